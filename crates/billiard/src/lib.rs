@@ -1,0 +1,15 @@
+//! Process pools with soft and hard time limits, exact knowledge of lost work, and channels in shared memory.
+//!
+//! The rooms, from the bottom up; a room uses what is below it, never what is above:
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`sys`] | the only room that talks to the kernel |
+//! | [`arena`] | shared-memory segments, and the extents inside them |
+//! | [`process`] | handles of child processes |
+//! | [`pool`] | rings, scheduler, engine, worker runtime |
+
+pub mod arena;
+pub mod pool;
+pub mod process;
+pub mod sys;

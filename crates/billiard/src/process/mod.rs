@@ -1,0 +1,5 @@
+//! Child processes: handles that know exactly when and how a child ended.
+
+mod child;
+
+pub use child::Child;

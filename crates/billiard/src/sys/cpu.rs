@@ -1,0 +1,1 @@
+//! How many processors this process may really use.

@@ -1,0 +1,40 @@
+//! Which process is this? A cached pid lies after a fork; the generation does not.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+static REGISTERED: std::sync::Once = std::sync::Once::new();
+
+/// Who a process is. Equal only within one process: a forked child has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    generation: u64,
+}
+
+impl Identity {
+    /// Whether the calling process is the one that made this value.
+    #[must_use]
+    pub fn is_me(self) -> bool {
+        // Relaxed: the value only changes in a child that has a single thread.
+        GENERATION.load(Ordering::Relaxed) == self.generation
+    }
+}
+
+extern "C" fn in_child() {
+    // FORK: runs in the child before anything else; an atomic add is all that is safe and all that is needed.
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The identity of the calling process.
+///
+/// # Fork
+/// The first call must happen before the process forks (the engine and the binding call it when they are made), since it
+/// registers the handler that gives children another generation.
+#[must_use]
+pub fn me() -> Identity {
+    REGISTERED.call_once(|| {
+        // SAFETY: `in_child` is async-signal-safe (one atomic add) and lives as long as the program.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+    Identity { generation: GENERATION.load(Ordering::Relaxed) }
+}

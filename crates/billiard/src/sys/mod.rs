@@ -1,0 +1,20 @@
+//! Everything that talks to the kernel, as small safe types. Nobody above this room sees a raw descriptor or errno.
+#![expect(unsafe_code, reason = "system calls and fork live here, each wrapped at the lowest level")]
+
+mod clock;
+pub mod cpu;
+mod eventfd;
+mod fork;
+mod ident;
+pub mod memfd;
+pub mod memory;
+mod pidfd;
+pub mod poll;
+pub mod signal;
+pub mod thread;
+
+pub use clock::{Deadline, Moment, now};
+pub use eventfd::EventFd;
+pub use fork::{Forked, exit_now, fork};
+pub use ident::{Identity, me};
+pub use pidfd::{ExitStatus, PidFd, SignalError};

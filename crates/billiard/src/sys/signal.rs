@@ -1,0 +1,72 @@
+//! Signal masks.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+/// A set of blocked signals, as the calling thread had it.
+#[derive(Clone, Copy)]
+pub struct Mask(libc::sigset_t);
+
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mask")
+    }
+}
+
+impl Mask {
+    /// Every signal.
+    #[must_use]
+    pub fn all() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: `set` is valid for writing one sigset_t.
+        unsafe { libc::sigfillset(set.as_mut_ptr()) };
+        // SAFETY: sigfillset initialised it.
+        Self(unsafe { set.assume_init() })
+    }
+
+    /// Blocks exactly this set in the calling thread and answers what was blocked before.
+    pub fn apply(&self) -> io::Result<Self> {
+        let mut old = MaybeUninit::uninit();
+        // SAFETY: both pointers are valid; the new set is initialised.
+        let rc = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, old.as_mut_ptr()) };
+        if rc != 0 {
+            return Err(io::Error::from_raw_os_error(rc));
+        }
+        // SAFETY: a successful call filled it.
+        Ok(Self(unsafe { old.assume_init() }))
+    }
+
+    pub(super) const fn as_ptr(&self) -> *const libc::sigset_t {
+        &raw const self.0
+    }
+}
+
+/// Blocks every signal in the calling thread until dropped.
+#[derive(Debug)]
+pub struct Blocked(Mask);
+
+impl Blocked {
+    /// Blocks every signal.
+    pub fn new() -> io::Result<Self> {
+        Mask::all().apply().map(Self)
+    }
+
+    /// What was blocked before; a wait opens it atomically.
+    #[must_use]
+    pub const fn before(&self) -> &Mask {
+        &self.0
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // Restoring a mask that the kernel itself gave us cannot fail.
+        let _ = self.0.apply();
+    }
+}
+
+/// Sends `signal` to the calling process.
+pub fn raise(signal: i32) {
+    // SAFETY: kill has no memory effects; a bad number is refused by the kernel.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}

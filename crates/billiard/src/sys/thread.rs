@@ -1,0 +1,16 @@
+//! Threads of ours: named, and deaf to signals, which belong to the program's own threads.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use super::signal::Blocked;
+
+/// Starts a thread that never receives a signal.
+pub fn spawn<F>(name: &str, stack_bytes: usize, body: F) -> io::Result<JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    // The new thread inherits the mask of its creator, so there is no instant in which it could be chosen.
+    let _deaf = Blocked::new()?;
+    std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(body)
+}
