@@ -1,1 +1,3 @@
-//! The pool.
+//! The pool: rings, scheduler, engine, worker runtime.
+
+pub mod scheduler;
