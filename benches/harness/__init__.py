@@ -1,0 +1,1 @@
+"""What every question shares: the contenders, the shape of a question, /proc, the report."""

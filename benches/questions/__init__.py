@@ -1,0 +1,1 @@
+"""One program per question; each can be run alone: ``cd benches; python -m questions.throughput stdlib``."""
