@@ -155,7 +155,7 @@ def readme_table(rows: Iterable[Row], machine: Mapping[str, Any], versions: Mapp
     lines += [
         "",
         f"Medians of interleaved runs on {machine['cpus']} CPUs, Python {machine['python']}, "
-        f"Linux {machine['kernel']}; counts are of the worst run. *never*: no answer before the bench gave up.",
+        f"Linux {machine['kernel']}; counts: the worst run. *never*: no answer before the bench gave up.",
     ]
     return "\n".join(lines)
 

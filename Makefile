@@ -1,0 +1,74 @@
+# Everything that is done to this project more than once. CI does nothing else: see .ci/run.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What the compiled module depends on; the Python files are used where they are.
+RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml -o -name build.rs)
+
+# pyo3's build script reruns when this changes: one value for every target keeps the caches warm.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-rust test-python bench oracle lint fmt clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.setup ## make .venv and install the pinned tools into it
+
+$(VENV)/.setup: requirements-dev.txt requirements-test.txt
+	@echo "setup: the tools, into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+build: $(VENV)/.built ## compile the extension in release mode, into .venv
+
+$(VENV)/.built: $(RUST) $(VENV)/.setup
+	@echo "build: the release extension (the first time takes a minute)"
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+demo: build ## count what is in the standard library, in a pool under attack
+	@$(BIN)/python examples/census.py
+
+test: test-rust test-python ## run all tests, on every Python that is found
+
+test-rust: setup ## run the Rust tests
+	@if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run --cargo-quiet -p billiard; \
+	else cargo test --quiet -p billiard --all-targets; fi
+	@cargo test --quiet -p billiard --doc
+
+test-python: build ## run the Python tests, on every Python that is found (choose: PYTHONS="python3.10 …")
+	@.ci/test-pythons $(PYTHONS)
+
+bench: build oracle ## measure against the standard library and the original (choose: BENCH="throughput …")
+	@$(BIN)/python benches/compare.py $(BENCH)
+
+oracle: .oracle/.ready ## install the original package into an environment of its own
+
+.oracle/.ready: requirements-oracle.txt $(VENV)/.setup
+	@echo "oracle: the original, into .oracle"
+	@test -x .oracle/bin/python || $(BIN)/python -m venv .oracle
+	@.oracle/bin/pip install --quiet -r requirements-oracle.txt
+	@touch $@
+
+lint: build ## check format, lints and types
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy --no-error-summary
+
+fmt: setup ## bring everything into format
+	@cargo fmt --all
+	@$(BIN)/ruff check --quiet --fix-only
+	@$(BIN)/ruff format --quiet
+
+clean: ## remove what was built; the environments too
+	@rm -rf target build dist $(VENV) .oracle .mypy_cache .ruff_cache .pytest_cache
+	@find python -name '*.so' -delete
