@@ -4,7 +4,7 @@ Every ``.py`` file is parsed by a worker. Among these tasks one loops for ever, 
 limit, one crashes the interpreter and one ends its process; the census must come out as if they had never
 been there. Then the pool is timed against the standard library's and, where it is installed, the original's.
 
-    python examples/census.py [--workers N] [--limit FILES]
+    python examples/census.py [--workers N] [--limit FILES] [--no-rates]
 
 The original is looked for in ``.oracle/`` of this checkout, or at ``BILLIARD_ORIGINAL=/path/to/its/python``.
 """
@@ -266,13 +266,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=max(2, len(os.sched_getaffinity(0))))
     parser.add_argument("--limit", type=int, metavar="FILES", help="take only the first files")
+    parser.add_argument("--no-rates", action="store_true", help="leave out the comparison of speeds")
     parser.add_argument("--rate", metavar="MODULE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rate:
         print(measure_rate(options.rate, options.workers))
         return 0
     good = run_census(options.workers, options.limit)
-    compare_rates(options.workers)
+    if not options.no_rates:
+        compare_rates(options.workers)
     return 0 if good else 1
 
 
