@@ -1,1 +1,9 @@
-//! Shared-memory segments.
+//! Shared memory: mappings that are never seen as slices, and extents inside them.
+#![expect(unsafe_code, reason = "raw access to memory that other processes write lives here")]
+
+mod extents;
+mod mapping;
+
+pub(crate) use extents::descriptor;
+pub use extents::{Allocator, Area, Extent, Lease};
+pub use mapping::Mapping;

@@ -1,3 +1,15 @@
 //! The pool: rings, scheduler, engine, worker runtime.
 
+pub mod engine;
+mod job;
+mod message;
+mod ring;
 pub mod scheduler;
+mod seat;
+mod spin;
+mod worker;
+
+pub use job::{Job, Notify, Report, Shape, Verdict};
+pub use message::Message;
+pub use seat::{Hub, Seat};
+pub use worker::{INLINE_MOST, Order, Placed, Runtime, WorkerError};

@@ -93,7 +93,12 @@ impl<T: Clone, B> Scheduler<T, B> {
         self.take_back_some(id, usize::MAX, channels)
     }
 
-    fn take_back_some<C: Channels<Body = B>>(&mut self, id: WorkerId, most: usize, channels: &mut C) -> usize {
+    fn take_back_some<C: Channels<Body = B>>(
+        &mut self,
+        id: WorkerId,
+        most: usize,
+        channels: &mut C,
+    ) -> usize {
         let mut taken = 0;
         while taken < most {
             let Some(w) = self.roster.get_mut(id) else { break };

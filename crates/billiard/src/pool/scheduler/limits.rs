@@ -15,7 +15,12 @@ const COARSE: Duration = Duration::from_millis(1);
 
 impl<T: Clone, B> Scheduler<T, B> {
     /// Fires what the worker's running task has passed, and notes when to look again.
-    pub(super) fn check_limits<C: Channels<Body = B>>(&mut self, id: WorkerId, now: Moment, channels: &mut C) {
+    pub(super) fn check_limits<C: Channels<Body = B>>(
+        &mut self,
+        id: WorkerId,
+        now: Moment,
+        channels: &mut C,
+    ) {
         let running = channels.running(id);
         let mut next: Option<Moment> = None;
         let mut at = |moment: Moment| next = Some(next.map_or(moment, |old| old.min(moment)));

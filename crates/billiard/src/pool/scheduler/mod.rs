@@ -177,6 +177,11 @@ impl<T: Clone, B> Scheduler<T, B> {
         this
     }
 
+    /// Whether the next task will have to queue: nobody has room.
+    pub const fn is_saturated(&self) -> bool {
+        self.saturated
+    }
+
     /// Where the pool is in its life.
     pub const fn phase(&self) -> Phase {
         self.phase
@@ -309,7 +314,8 @@ impl<T: Clone, B> Scheduler<T, B> {
                 let why = if w.condemned == Some(key) {
                     Failure::Terminated { status: Some(status) }
                 } else {
-                    let ran = running.filter(|(k, _)| *k == key).map_or(Duration::ZERO, |(_, t)| now.since(t));
+                    let ran =
+                        running.filter(|(k, _)| *k == key).map_or(Duration::ZERO, |(_, t)| now.since(t));
                     Failure::Lost { worker, status, ran }
                 };
                 self.actions.push(Action::Fail { tag: task.tag, why });
@@ -454,7 +460,9 @@ impl<T: Clone, B> Scheduler<T, B> {
         let idle: Vec<_> = self
             .roster
             .iter()
-            .filter(|w| w.has_process && w.accepts() && w.handed.is_empty() && channels.running(w.id).is_none())
+            .filter(|w| {
+                w.has_process && w.accepts() && w.handed.is_empty() && channels.running(w.id).is_none()
+            })
             .map(|w| w.id)
             .take(n as usize)
             .collect();
@@ -470,8 +478,7 @@ impl<T: Clone, B> Scheduler<T, B> {
 
     /// Replaces every worker once it has finished what it runs.
     pub fn renew<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
-        let ids: Vec<_> =
-            self.roster.iter().filter(|w| w.has_process && w.accepts()).map(|w| w.id).collect();
+        let ids: Vec<_> = self.roster.iter().filter(|w| w.has_process && w.accepts()).map(|w| w.id).collect();
         for id in ids {
             self.take_back(id, channels);
             self.retire(id);
@@ -510,6 +517,11 @@ impl<T: Clone, B> Scheduler<T, B> {
     /// How many tasks a worker has been given that have not ended.
     pub fn load(&self, worker: WorkerId) -> usize {
         self.roster.get(worker).map_or(0, |w| w.handed.len())
+    }
+
+    /// Whose task it is, if it has not ended.
+    pub fn tag(&self, key: TaskKey) -> Option<&T> {
+        self.tasks.get(key).map(|task| &task.tag)
     }
 
     /// Which worker has been given the task.

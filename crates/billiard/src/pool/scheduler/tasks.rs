@@ -120,14 +120,18 @@ impl<T, B> Tasks<T, B> {
 
     pub(super) fn get(&self, key: TaskKey) -> Option<&Task<T, B>> {
         match self.rows.get(key.row())? {
-            Row::Used { generation, task } if TaskKey::new(key.row() as u32, *generation) == key => Some(task),
+            Row::Used { generation, task } if TaskKey::new(key.row() as u32, *generation) == key => {
+                Some(task)
+            }
             _ => None,
         }
     }
 
     pub(super) fn get_mut(&mut self, key: TaskKey) -> Option<&mut Task<T, B>> {
         match self.rows.get_mut(key.row())? {
-            Row::Used { generation, task } if TaskKey::new(key.row() as u32, *generation) == key => Some(task),
+            Row::Used { generation, task } if TaskKey::new(key.row() as u32, *generation) == key => {
+                Some(task)
+            }
             _ => None,
         }
     }

@@ -1,0 +1,396 @@
+//! Extents: room for large messages in a sparse shared area. One process allocates; whoever holds an extent releases it by
+//! setting one word, so that no lock is shared and a dead holder's extents are simply taken back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::{Arc, OnceLock};
+
+use super::Mapping;
+use crate::sys::{Identity, me, memfd};
+
+const PAGE: u64 = 4096;
+/// How many extents may be out at once.
+const SLOTS: u32 = 16_384;
+const TABLE: u64 = SLOTS as u64 * 4;
+/// Counts releases, so that the allocator looks for released extents only when there are some. Last word of the header.
+const RELEASES: usize = TABLE as usize;
+const DATA: u64 = TABLE + PAGE;
+/// Freed memory up to this much stays warm for the next message; the rest goes back to the system.
+const KEEP_WARM: u64 = 64 << 20;
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+const RELEASED: u32 = 2;
+
+/// A sparse shared area. It is mapped when it is first used, so that a pool of small messages never pays for it.
+#[derive(Debug)]
+pub struct Area {
+    fd: Arc<OwnedFd>,
+    base: u64,
+    span: u64,
+    map: OnceLock<Mapping>,
+}
+
+impl Area {
+    /// How much address space an area takes. Memory is only used for what is allocated in it.
+    pub const SPAN: u64 = 1 << 36;
+
+    /// The part of `fd` from `base` (a multiple of the page size) on, `span` bytes long.
+    #[must_use]
+    pub const fn new(fd: Arc<OwnedFd>, base: u64, span: u64) -> Self {
+        Self { fd, base, span, map: OnceLock::new() }
+    }
+
+    fn map(&self) -> io::Result<&Mapping> {
+        if let Some(map) = self.map.get() {
+            return Ok(map);
+        }
+        let map = Mapping::new(&self.fd, self.base, self.span as usize)?;
+        Ok(self.map.get_or_init(|| map))
+    }
+
+    /// Takes charge of an extent that the allocating process has announced. `None` if the announcement makes no sense.
+    pub fn lease(self: &Arc<Self>, extent: Extent) -> io::Result<Option<Lease>> {
+        let inside = extent.offset >= DATA
+            && extent.offset.checked_add(extent.len).is_some_and(|end| end <= self.span)
+            && extent.slot < SLOTS;
+        if !inside {
+            return Ok(None);
+        }
+        self.map()?;
+        Ok(Some(Lease { area: Arc::clone(self), extent, owner: me(), duty: true }))
+    }
+
+    fn mapped(&self) -> &Mapping {
+        self.map.get().expect("whoever holds an extent has mapped the area")
+    }
+}
+
+/// A piece of an area, as it is named in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its row in the table of states.
+    pub slot: u32,
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes were asked for.
+    pub len: u64,
+}
+
+/// An extent in the hands of its reader. Dropping it gives the memory back.
+#[derive(Debug)]
+pub struct Lease {
+    area: Arc<Area>,
+    extent: Extent,
+    owner: Identity,
+    duty: bool,
+}
+
+impl Lease {
+    /// How many bytes it holds.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.extent.len as usize
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.extent.len == 0
+    }
+
+    /// The extent, to be named in a message; releasing it is the reader's duty from now on.
+    #[must_use]
+    pub fn into_extent(mut self) -> Extent {
+        self.duty = false;
+        self.extent
+    }
+
+    /// Copies a range out.
+    pub fn read_to(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len()), "range outside of the extent");
+        self.area.mapped().read_to(self.extent.offset as usize + offset, len, into);
+    }
+
+    /// Where a range lies in this process, valid while the lease lives.
+    #[must_use]
+    pub fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len()), "range outside of the extent");
+        self.area.mapped().pointer(self.extent.offset as usize + offset, len)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // FORK: a child's copy of the lease is not the lease; the memory belongs to the parent's.
+        if !self.duty || !self.owner.is_me() {
+            return;
+        }
+        let map = self.area.mapped();
+        // SYNC(extent.release): everything read from the extent happens before this store; the allocator's Acquire load
+        // sees it before it uses the memory again.
+        map.word32(self.extent.slot as usize * 4).store(RELEASED, Release);
+        map.word32(RELEASES).fetch_add(1, AcqRel);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    len: u64,
+    /// Whether there is memory behind it.
+    backed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    offset: u64,
+    len: u64,
+    /// Who will release it, if that is not the allocating process itself.
+    holder: Option<u32>,
+}
+
+/// The allocating side of an area; exactly one process has it.
+#[derive(Debug)]
+pub struct Allocator {
+    area: Arc<Area>,
+    gaps: BTreeMap<u64, Gap>,
+    live: BTreeMap<u32, Live>,
+    spare_slots: Vec<u32>,
+    next_slot: u32,
+    releases_seen: u32,
+    warm: u64,
+}
+
+impl Allocator {
+    /// The allocator of an area that nobody has allocated in.
+    #[must_use]
+    pub fn new(area: Arc<Area>) -> Self {
+        let gaps = BTreeMap::from([(DATA, Gap { len: area.span - DATA, backed: false })]);
+        Self {
+            area,
+            gaps,
+            live: BTreeMap::new(),
+            spare_slots: Vec::new(),
+            next_slot: 0,
+            releases_seen: 0,
+            warm: 0,
+        }
+    }
+
+    /// Bytes that are out, in whole pages.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        self.live.values().map(|live| live.len).sum()
+    }
+
+    /// Finds room for `len` bytes. `None`: the area or the table is full.
+    pub fn allocate(&mut self, len: u64) -> io::Result<Option<Extent>> {
+        self.collect()?;
+        let Some(pages) = len.max(1).checked_next_multiple_of(PAGE) else { return Ok(None) };
+        let slot = match self.spare_slots.pop() {
+            Some(slot) => slot,
+            None if self.next_slot < SLOTS => {
+                if self.next_slot == 0 {
+                    memfd::back(&self.area.fd, self.area.base, DATA)?;
+                    self.area.map()?;
+                }
+                self.next_slot += 1;
+                self.next_slot - 1
+            }
+            None => return Ok(None),
+        };
+        let warm = self.gaps.iter().find(|(_, g)| g.backed && g.len >= pages);
+        let Some((&offset, &gap)) =
+            warm.or_else(|| self.gaps.iter().find(|(_, g)| !g.backed && g.len >= pages))
+        else {
+            self.spare_slots.push(slot);
+            return Ok(None);
+        };
+        if gap.backed {
+            self.warm -= pages;
+        } else if let Err(error) = memfd::back(&self.area.fd, self.area.base + offset, pages) {
+            self.spare_slots.push(slot);
+            return Err(error);
+        }
+        self.gaps.remove(&offset);
+        if gap.len > pages {
+            self.gaps.insert(offset + pages, Gap { len: gap.len - pages, backed: gap.backed });
+        }
+        self.live.insert(slot, Live { offset, len: pages, holder: None });
+        self.area.map()?.word32(slot as usize * 4).store(HELD, Release);
+        Ok(Some(Extent { slot, offset, len }))
+    }
+
+    /// Copies bytes into an extent.
+    pub fn fill(&self, extent: &Extent, at: u64, bytes: &[u8]) {
+        assert!(at + bytes.len() as u64 <= extent.len, "write outside of the extent");
+        self.area.mapped().write((extent.offset + at) as usize, bytes);
+    }
+
+    /// Where a range of an extent lies in this process, to be written by a copy from foreign memory.
+    #[must_use]
+    pub fn pointer(&self, extent: &Extent, at: usize, len: usize) -> *mut u8 {
+        let inside = at.checked_add(len).is_some_and(|end| end as u64 <= extent.len);
+        assert!(inside, "write outside of the extent");
+        self.area.mapped().pointer(extent.offset as usize + at, len)
+    }
+
+    /// Takes an extent back whose holder will never release it: it was not sent, or its holder died.
+    pub fn reclaim(&mut self, slot: u32) -> io::Result<()> {
+        if let Some(Live { offset, len, .. }) = self.live.remove(&slot) {
+            self.area.map()?.word32(slot as usize * 4).store(FREE, Release);
+            self.spare_slots.push(slot);
+            self.put_back(offset, len)?;
+        }
+        Ok(())
+    }
+
+    /// Notes who will release an extent.
+    pub fn entrust(&mut self, slot: u32, holder: Option<u32>) {
+        if let Some(live) = self.live.get_mut(&slot) {
+            live.holder = holder;
+        }
+    }
+
+    /// Takes back whatever a dead holder had not released.
+    pub fn inherit(&mut self, holder: u32) -> io::Result<()> {
+        self.collect()?;
+        let left: Vec<u32> =
+            self.live.iter().filter(|(_, live)| live.holder == Some(holder)).map(|(slot, _)| *slot).collect();
+        left.into_iter().try_for_each(|slot| self.reclaim(slot))
+    }
+
+    /// Takes back what was released since the last look.
+    pub fn collect(&mut self) -> io::Result<()> {
+        if self.live.is_empty() {
+            return Ok(());
+        }
+        let map = self.area.map()?;
+        let releases = map.word32(RELEASES).load(Acquire);
+        if releases == self.releases_seen {
+            return Ok(());
+        }
+        self.releases_seen = releases;
+        // SYNC(extent.release): pairs with the store in `Lease::drop`.
+        let free: Vec<u32> = self
+            .live
+            .keys()
+            .copied()
+            .filter(|slot| map.word32(*slot as usize * 4).load(Acquire) == RELEASED)
+            .collect();
+        for slot in free {
+            self.reclaim(slot)?;
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        let backed = self.warm + len <= KEEP_WARM;
+        if backed {
+            self.warm += len;
+        } else {
+            memfd::release(&self.area.fd, self.area.base + offset, len)?;
+        }
+        let (mut offset, mut len) = (offset, len);
+        if let Some((&before, gap)) = self.gaps.range(..offset).next_back()
+            && before + gap.len == offset
+            && gap.backed == backed
+        {
+            len += gap.len;
+            offset = before;
+        }
+        if let Some(after) = self.gaps.get(&(offset + len)).copied()
+            && after.backed == backed
+        {
+            self.gaps.remove(&(offset + len));
+            len += after.len;
+        }
+        self.gaps.insert(offset, Gap { len, backed });
+        Ok(())
+    }
+}
+
+/// Makes a descriptor that holds an area behind `head` bytes of something else.
+pub(crate) fn descriptor(head: u64) -> io::Result<(Arc<OwnedFd>, u64)> {
+    // An address-space limit may not leave room for the usual span.
+    let mut last = None;
+    for span in [Area::SPAN, 1 << 32, 1 << 28] {
+        let made = memfd::create(head + span, head).and_then(|fd| {
+            Mapping::new(fd.as_fd(), head, span as usize)?;
+            Ok((Arc::new(fd), span))
+        });
+        match made {
+            Ok(made) => return Ok(made),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.expect("at least one span was tried"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn area() -> Arc<Area> {
+        let (fd, span) = descriptor(0).expect("memfd");
+        Arc::new(Area::new(fd, 0, span))
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_memory_comes_back() {
+        let area = area();
+        let mut owner = Allocator::new(Arc::clone(&area));
+        for round in 0..100u8 {
+            let extent = owner.allocate(10_000).unwrap().unwrap();
+            owner.fill(&extent, 5, &[round; 100]);
+            let lease = area.lease(extent).unwrap().unwrap();
+            let mut bytes = Vec::new();
+            lease.read_to(5, 100, &mut bytes);
+            assert_eq!(bytes, [round; 100]);
+        }
+        owner.collect().unwrap();
+        assert_eq!(owner.in_use(), 0);
+        assert_eq!(owner.gaps.len(), 2, "all warm memory lies together again");
+    }
+
+    #[test]
+    fn nonsense_is_not_leased() {
+        let area = area();
+        for extent in [
+            Extent { slot: SLOTS, offset: DATA, len: 1 },
+            Extent { slot: 0, offset: 0, len: 1 },
+            Extent { slot: 0, offset: DATA, len: u64::MAX },
+            Extent { slot: 0, offset: u64::MAX, len: 2 },
+        ] {
+            assert!(area.lease(extent).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn more_than_the_warm_reserve_goes_back_to_the_system() {
+        let area = area();
+        let mut owner = Allocator::new(Arc::clone(&area));
+        let many: Vec<_> = (0..10).map(|_| owner.allocate(16 << 20).unwrap().unwrap()).collect();
+        for extent in many {
+            owner.reclaim(extent.slot).unwrap();
+        }
+        assert!(owner.warm <= KEEP_WARM);
+        let blocks = rustix::fs::fstat(&area.fd).unwrap().st_blocks as u64 * 512;
+        assert!(blocks <= KEEP_WARM + DATA + PAGE, "{blocks} bytes are still backed");
+    }
+
+    #[test]
+    fn slots_run_out_politely() {
+        let area = area();
+        let mut owner = Allocator::new(area);
+        let mut out = Vec::new();
+        while let Some(extent) = owner.allocate(1).unwrap() {
+            out.push(extent);
+        }
+        assert_eq!(out.len(), SLOTS as usize);
+        owner.reclaim(out[7].slot).unwrap();
+        assert_eq!(owner.allocate(1).unwrap().map(|e| e.slot), Some(out[7].slot));
+    }
+}

@@ -1,0 +1,581 @@
+//! The engine: the scheduler's hands. It owns the rings, the doorbells, the timer and the worker processes' handles, and it
+//! is driven by whoever waits: a thread inside [`Engine::wait`] looks at the rings itself, without a hop through another
+//! thread; when nobody waits, one background thread sleeps until a doorbell, an exit or a deadline.
+//!
+//! Starting processes and telling the owner what happened is not done here but handed out as [`Event`]s, since both may
+//! need an interpreter.
+
+mod background;
+mod desks;
+mod reactor;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::epoll;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+pub use desks::Body;
+pub use waiting::{Outcome, Waiting};
+
+use super::Message;
+use super::job::{Job, Notify, Shape};
+use super::scheduler::{Config, Limits, Phase, RestartPolicy, Scheduler, WorkerId};
+use super::seat::{Hub, Seat, Waiter};
+use super::spin::Spin;
+use super::worker::INLINE_MOST;
+use crate::arena::{Allocator, Extent};
+use crate::process::Child;
+use crate::sys::{ExitStatus, Identity, Moment, me, now};
+use desks::Desks;
+use reactor::{Core, Tag};
+
+/// While results come thick and fast, they are looked at this often and no worker rings a bell.
+const POLL: Duration = Duration::from_micros(500);
+
+/// Which signal means what to the workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Signals {
+    /// Asks a worker to end.
+    pub terminate: i32,
+    /// Interrupts the running task.
+    pub soft: i32,
+    /// Makes the worker write down where it is.
+    pub inspect: i32,
+}
+
+/// What an engine is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many workers.
+    pub workers: u32,
+    /// Tasks after which a worker is replaced.
+    pub tasks_per_worker: Option<u32>,
+    /// When to give up restarting.
+    pub restart: RestartPolicy,
+    /// Which signal means what.
+    pub signals: Signals,
+    /// Whether waiting may spin for a moment: more than one processor is usable.
+    pub spin: bool,
+}
+
+/// Something for the owner's service thread.
+#[derive(Debug)]
+pub enum Event {
+    /// Start a process for this worker: [`Engine::seat`], fork, then [`Engine::started`] or [`Engine::not_started`].
+    Start(WorkerId),
+    /// The worker has run its initializer.
+    Up(WorkerId),
+    /// The worker's process has ended.
+    Exited {
+        /// Who.
+        worker: WorkerId,
+        /// Its process id.
+        pid: i32,
+        /// How.
+        status: ExitStatus,
+    },
+    /// A job that wanted to be told has ended.
+    Done(Arc<Job>),
+    /// A worker has begun a part of a job that wanted to be told.
+    Accepted {
+        /// Which job.
+        job: Arc<Job>,
+        /// Which part.
+        part: u32,
+        /// The worker's process id.
+        pid: i32,
+        /// When.
+        at: Moment,
+    },
+    /// A soft limit fires.
+    SoftLimit {
+        /// Which job.
+        job: Arc<Job>,
+        /// Which part.
+        part: u32,
+        /// The limit.
+        limit: Duration,
+    },
+    /// Jobs have ended while nobody was looking; see [`Engine::take_ended`].
+    Ended,
+    /// No worker can be started any more.
+    Broke,
+    /// The last worker is gone and nothing is pending.
+    Over,
+}
+
+/// Why the engine does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The pool was made by another process; this is a forked copy.
+    #[error("this pool belongs to the process that made it; make a pool of your own in a forked child")]
+    WrongProcess,
+    /// The pool does not accept work any more.
+    #[error("pool is {}", match .0 { Phase::Running => "running", Phase::Draining => "closed", Phase::Terminating => "terminated", Phase::Broken => "broken" })]
+    NotRunning(Phase),
+    /// There are not enough idle workers.
+    #[error("cannot shrink the pool by {0}: all other workers are busy")]
+    AllBusy(u32),
+    /// The kernel refused something.
+    #[error("cannot {doing}")]
+    Os {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn os(doing: &'static str) -> impl FnOnce(io::Error) -> EngineError {
+    move |source| EngineError::Os { doing, source }
+}
+
+/// Parts of a message before they are put together.
+#[derive(Debug, Clone, Copy)]
+pub struct Room(Extent);
+
+#[derive(Debug, Default)]
+struct Service {
+    queue: Mutex<VecDeque<Event>>,
+    filled: Condvar,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    identity: Identity,
+    options: Options,
+    hub: Arc<Hub>,
+    rooms: Arc<Mutex<Allocator>>,
+    core: Mutex<Core>,
+    service: Service,
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    spin: Mutex<Spin>,
+}
+
+/// A pool of workers, as its owner holds it. Dropping it lets the pool finish what was submitted and then end.
+///
+/// # Fork
+/// A forked copy answers [`EngineError::WrongProcess`] and drops without effect.
+#[derive(Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Ok(mut core) = self.inner.enter() {
+            core.scheduler.close();
+            self.inner.after(&mut core);
+        }
+    }
+}
+
+impl Engine {
+    /// An engine that asks for its first workers through [`Engine::next_event`]. Call [`Engine::run`] once they are started.
+    pub fn new(options: Options) -> Result<Self, EngineError> {
+        let hub = Arc::new(Hub::new().map_err(os("make the pool's shared memory"))?);
+        let rooms = Arc::new(Mutex::new(Allocator::new(Arc::clone(&hub.area))));
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let epoll = epoll.map_err(|e| os("make an epoll instance")(e.into()))?;
+        let timer_flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, timer_flags);
+        let timer = timer.map_err(|e| os("make a timer")(e.into()))?;
+        let scheduler = Scheduler::new(Config {
+            workers: options.workers,
+            tasks_per_worker: options.tasks_per_worker,
+            restart: options.restart.clone(),
+        });
+        let desks = Desks::new(Arc::clone(&hub), Arc::clone(&rooms));
+        let core = Core::new(scheduler, desks, options.signals, Arc::clone(&hub));
+        let spin = Mutex::new(Spin::new(options.spin));
+        let inner = Arc::new(Inner {
+            identity: me(),
+            options,
+            hub,
+            rooms,
+            core: Mutex::new(core),
+            service: Service::default(),
+            epoll,
+            timer,
+            spin,
+        });
+        inner.register_descriptors().map_err(os("watch the doorbells"))?;
+        let mut core = inner.enter()?;
+        inner.after(&mut core);
+        drop(core);
+        Ok(Self { inner })
+    }
+
+    /// Starts the background thread. It ends by itself when the pool is over.
+    pub fn run(&self) -> Result<(), EngineError> {
+        self.inner.enter()?;
+        background::start(Arc::clone(&self.inner)).map_err(os("start the background thread"))
+    }
+
+    /// Registers a function by the description that workers are sent; answers its number.
+    pub fn register(&self, description: &[u8]) -> Result<u32, EngineError> {
+        Ok(self.inner.enter()?.desks.register(description))
+    }
+
+    /// Makes a job's bytes ready to travel. Large ones go to shared memory at once.
+    pub fn pack(&self, bytes: &[u8]) -> Message {
+        if bytes.len() > INLINE_MOST
+            && let Some(room) = self.room(bytes.len())
+        {
+            let rooms = self.rooms();
+            rooms.fill(&room.0, 0, bytes);
+            drop(rooms);
+            if let Some(message) = self.filled(room) {
+                return message;
+            }
+        }
+        Message::copy(bytes)
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Allocator> {
+        self.inner.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for a large message in shared memory. `None`: there is none now.
+    pub fn room(&self, len: usize) -> Option<Room> {
+        self.rooms().allocate(len as u64).ok().flatten().map(Room)
+    }
+
+    /// Where a range of that room lies, to be written by a copy from foreign memory.
+    #[must_use]
+    pub fn pointer(&self, room: &Room, at: usize, len: usize) -> *mut u8 {
+        self.rooms().pointer(&room.0, at, len)
+    }
+
+    /// The message that was written into a room.
+    #[must_use]
+    pub fn filled(&self, room: Room) -> Option<Message> {
+        self.inner.hub.area.lease(room.0).ok().flatten().map(|lease| Message::Shared(Arc::new(lease)))
+    }
+
+    /// Submits one part of a job.
+    pub fn submit(
+        &self,
+        job: &Arc<Job>,
+        part: u32,
+        body: Body,
+        limits: Limits,
+    ) -> Result<(), EngineError> {
+        let mut core = self.accepting()?;
+        self.inner.submit(&mut core, job, part, body, limits);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Submits many parts at once; the iterator runs under the engine's lock and must not wait.
+    pub fn submit_all(
+        &self,
+        job: &Arc<Job>,
+        bodies: impl IntoIterator<Item = (u32, Body)>,
+        limits: Limits,
+    ) -> Result<(), EngineError> {
+        let mut core = self.accepting()?;
+        for (part, body) in bodies {
+            self.inner.submit(&mut core, job, part, body, limits);
+        }
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    fn accepting(&self) -> Result<MutexGuard<'_, Core>, EngineError> {
+        let core = self.inner.enter()?;
+        match core.phase() {
+            Phase::Running => Ok(core),
+            phase => Err(EngineError::NotRunning(phase)),
+        }
+    }
+
+    /// No more parts will be submitted for a stream.
+    pub fn fed(&self, job: &Arc<Job>) -> Result<(), EngineError> {
+        let mut core = self.inner.enter()?;
+        if job.fed() {
+            core.announce_end(job);
+        }
+        core.rouse(job);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Ends a part of a job that never got to a worker.
+    pub fn settle_part(&self, job: &Arc<Job>, part: u32, verdict: super::Verdict) -> Result<(), EngineError> {
+        let mut core = self.inner.enter()?;
+        core.settle_part(job, part, verdict);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Begins to wait for a job; see [`Waiting`].
+    pub fn wait<'e>(&'e self, job: &'e Arc<Job>) -> Result<Waiting<'e>, EngineError> {
+        Waiting::new(&self.inner, job)
+    }
+
+    /// Completed when the pool is over: the last worker is gone.
+    pub fn over(&self) -> Result<Arc<Job>, EngineError> {
+        Ok(Arc::clone(&self.inner.enter()?.over))
+    }
+
+    /// Tokens of jobs that have ended and about which nobody wanted to be told.
+    pub fn take_ended(&self, into: &mut Vec<u32>) {
+        if let Ok(mut core) = self.inner.enter() {
+            into.append(&mut core.ended);
+        }
+    }
+
+    /// The next event for the service thread.
+    ///
+    /// # Blocking
+    /// Until there is one, or `deadline` passes. Signals do not interrupt it: it is meant for a thread without handlers.
+    pub fn next_event(&self, deadline: crate::sys::Deadline) -> Option<Event> {
+        let service = &self.inner.service;
+        let mut queue = service.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(event) = queue.pop_front() {
+                return Some(event);
+            }
+            queue = match deadline.left() {
+                Some(left) if left.is_zero() => return None,
+                Some(left) => {
+                    service.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => service.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Makes the seat that a new worker process takes.
+    pub fn seat(&self, id: WorkerId) -> Result<(Arc<Seat>, Arc<Hub>), EngineError> {
+        let seat = Seat::new(id).map_err(os("make a worker's shared memory"))?;
+        Ok((Arc::new(seat), Arc::clone(&self.inner.hub)))
+    }
+
+    /// The worker's process runs.
+    pub fn started(&self, seat: Arc<Seat>, child: Arc<Child>) -> Result<(), EngineError> {
+        let id = seat.id();
+        let mut core = self.inner.enter()?;
+        core.desks.open(seat, Arc::clone(&child));
+        core.scheduler.started(id);
+        self.inner.watch(id, &child).map_err(os("watch a worker"))?;
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// The worker's process could not be started.
+    pub fn not_started(&self, id: WorkerId) -> Result<(), EngineError> {
+        let mut core = self.inner.enter()?;
+        let Core { scheduler, desks, .. } = &mut *core;
+        scheduler.not_started(id, now(), desks);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Where the pool is in its life; `Draining` in a forked copy, which accepts nothing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.inner.enter().map_or(Phase::Draining, |core| core.phase())
+    }
+
+    /// Stops accepting; what was accepted is finished.
+    pub fn close(&self) -> Result<(), EngineError> {
+        let mut core = self.inner.enter()?;
+        core.scheduler.close();
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Ends everything now. Pending jobs have ended when this returns; [`Engine::over`] tells when the workers are gone.
+    pub fn terminate(&self) -> Result<(), EngineError> {
+        let mut core = self.inner.enter()?;
+        // What was finished counts.
+        core.turn();
+        let Core { scheduler, desks, .. } = &mut *core;
+        scheduler.terminate(now(), desks);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Adds workers.
+    pub fn grow(&self, n: u32) -> Result<(), EngineError> {
+        let mut core = self.accepting()?;
+        core.scheduler.grow(n);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Sends idle workers home; all of them or none. Answers who goes.
+    pub fn shrink(&self, n: u32) -> Result<Vec<i32>, EngineError> {
+        let mut core = self.accepting()?;
+        core.turn();
+        let Core { scheduler, desks, .. } = &mut *core;
+        let gone = scheduler.shrink(n, desks).ok_or(EngineError::AllBusy(n))?;
+        let pids = gone.iter().filter_map(|id| desks.get(*id)).map(|d| d.child.pid()).collect();
+        self.inner.after(&mut core);
+        Ok(pids)
+    }
+
+    /// Replaces every worker as soon as it has finished what it runs.
+    pub fn renew(&self) -> Result<(), EngineError> {
+        let mut core = self.accepting()?;
+        let Core { scheduler, desks, .. } = &mut *core;
+        scheduler.renew(now(), desks);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// Signals the worker with this process id; if it dies of it, what it runs ends as terminated. Answers whether there is
+    /// such a worker.
+    pub fn end_job(&self, pid: i32, signal: i32) -> Result<bool, EngineError> {
+        let mut core = self.inner.enter()?;
+        core.turn();
+        let Some((id, child)) =
+            core.desks.iter().find(|d| d.child.pid() == pid).map(|d| (d.seat.id(), Arc::clone(&d.child)))
+        else {
+            return Ok(false);
+        };
+        let Core { scheduler, desks, .. } = &mut *core;
+        scheduler.end_job(id, now(), desks);
+        let _ = child.signal(signal);
+        self.inner.after(&mut core);
+        Ok(true)
+    }
+
+    /// Which workers run or hold parts of a job that has not ended, by process id, and since when they run it.
+    pub fn whereabouts(&self, job: &Arc<Job>) -> Vec<(i32, Moment)> {
+        let Ok(core) = self.inner.enter() else { return Vec::new() };
+        core.desks
+            .iter()
+            .filter_map(|desk| {
+                let (key, since) = desk.seat.running()?;
+                let tag = core.scheduler.tag(key)?;
+                Arc::ptr_eq(&tag.job, job).then(|| (desk.child.pid(), since))
+            })
+            .collect()
+    }
+
+    /// Tasks that have not ended, and those among them that no worker has been given.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        self.inner.enter().map_or((0, 0), |core| (core.scheduler.pending(), core.scheduler.queued()))
+    }
+
+    /// How many workers are wanted.
+    #[must_use]
+    pub fn target(&self) -> u32 {
+        self.inner.enter().map_or(0, |core| core.scheduler.target())
+    }
+
+    /// Whether workers may spin.
+    #[must_use]
+    pub fn may_spin(&self) -> bool {
+        self.inner.options.spin
+    }
+
+    /// Descriptors that a forked worker other than the one in `seat` must close.
+    #[must_use]
+    pub fn private_descriptors(&self, but: &Seat) -> Vec<RawFd> {
+        let mut fds = vec![self.inner.epoll.as_raw_fd(), self.inner.timer.as_raw_fd()];
+        if let Ok(core) = self.inner.enter() {
+            for desk in core.desks.iter() {
+                fds.extend(desk.seat.descriptors());
+                fds.extend(desk.child.sentinel().map(|fd| fd.as_raw_fd()));
+            }
+        }
+        let keep = but.descriptors();
+        fds.retain(|fd| !keep.contains(fd));
+        fds
+    }
+
+    /// A job of this engine's owner.
+    #[must_use]
+    pub fn job(&self, id: u64, token: u32, shape: Shape, notify: Notify) -> Arc<Job> {
+        Arc::new(Job::new(id, token, shape, notify))
+    }
+}
+
+impl Inner {
+    /// The lock, unless this is a forked copy: its lock may be held by a thread that does not exist here.
+    fn enter(&self) -> Result<MutexGuard<'_, Core>, EngineError> {
+        if !self.identity.is_me() {
+            return Err(EngineError::WrongProcess);
+        }
+        Ok(self.core.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn submit(&self, core: &mut Core, job: &Arc<Job>, part: u32, body: Body, limits: Limits) {
+        let tag = Tag { job: Arc::clone(job), part };
+        let Core { scheduler, desks, .. } = core;
+        let now = if limits == Limits::NONE && scheduler.is_saturated() { Moment(0) } else { now() };
+        scheduler.submit(tag, body, limits, now, desks);
+        core.active = true;
+    }
+
+    /// What must follow everything that may have changed something: decisions are carried out, events are passed on, the
+    /// timer is set.
+    fn after(&self, core: &mut Core) {
+        core.carry_out();
+        core.check_over();
+        if !core.events.is_empty() {
+            let mut queue = self.service.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.append(&mut core.events);
+            drop(queue);
+            self.service.filled.notify_one();
+        }
+        self.set_timer(core);
+    }
+
+    fn set_timer(&self, core: &mut Core) {
+        let mut wanted = core.scheduler.next_deadline();
+        if core.polling {
+            let look = now().after(POLL);
+            wanted = Some(wanted.map_or(look, |at| at.min(look)));
+        }
+        let Some(at) = wanted else { return };
+        // A timer that is set for an earlier moment wakes the background thread, which sets it anew.
+        if core.timer.is_some_and(|set| set <= at) {
+            return;
+        }
+        core.timer = Some(at);
+        let value = Timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 };
+        // Zero would mean never.
+        let value = if at.0 == 0 { Timespec { tv_sec: 0, tv_nsec: 1 } } else { value };
+        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        // A valid timer refuses only a malformed time, and this one is not.
+        let _ = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec);
+    }
+
+    fn register_descriptors(&self) -> io::Result<()> {
+        use background::{BELL, TIMER};
+        let flags = epoll::EventFlags::IN;
+        epoll::add(&self.epoll, self.hub.background.as_fd(), epoll::EventData::new_u64(BELL), flags)?;
+        epoll::add(&self.epoll, &self.timer, epoll::EventData::new_u64(TIMER), flags)?;
+        Ok(())
+    }
+
+    fn watch(&self, id: WorkerId, child: &Child) -> io::Result<()> {
+        if let Some(fd) = child.sentinel() {
+            let data = epoll::EventData::new_u64(background::exit_token(id));
+            epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    /// Who must be woken while nobody looks: the background thread, by a bell or, while much is going on, by its timer.
+    fn stand_down(&self, core: &mut Core) {
+        if !core.polling {
+            self.hub.set_waiter(Waiter::Background);
+            core.turn();
+        }
+    }
+}

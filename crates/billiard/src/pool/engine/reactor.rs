@@ -1,0 +1,305 @@
+//! What happens when somebody looks at the rings: results are taken, the scheduler decides, and its decisions are carried
+//! out. Everything here runs under the engine's one lock, by whichever thread has just looked.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::job::{Job, Notify, Report, Shape, Verdict};
+use super::super::scheduler::{Action, Failure, Phase, Scheduler, TaskKey, WorkerId};
+use super::super::seat::{Asleep, Command, Hub};
+use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
+use super::super::Message;
+use super::desks::{Body, Desks};
+use super::{Event, Signals};
+use crate::sys::{EventFd, ExitStatus, Moment, now};
+
+/// Whose task it is, and which part of it.
+#[derive(Clone, Debug)]
+pub(super) struct Tag {
+    pub(super) job: Arc<Job>,
+    pub(super) part: u32,
+}
+
+/// A thread that sleeps until a job makes progress.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) job: Arc<Job>,
+    pub(super) bell: Arc<EventFd>,
+}
+
+/// Everything that is decided together.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) scheduler: Scheduler<Tag, Body>,
+    pub(super) desks: Desks,
+    pub(super) signals: Signals,
+    /// What the owner's service thread has to do, in order.
+    pub(super) events: VecDeque<Event>,
+    /// Tokens of jobs that ended and about which nobody wanted to be told.
+    pub(super) ended: Vec<u32>,
+    pub(super) followers: Vec<Follower>,
+    /// A thread of the program leads: it looks at the rings itself.
+    pub(super) led: bool,
+    pub(super) leader_sleeps: bool,
+    /// Results are looked at every so often without a doorbell, since there are many of them.
+    pub(super) polling: bool,
+    /// Something has happened since the last regular look.
+    pub(super) active: bool,
+    /// For what moment the timer is set.
+    pub(super) timer: Option<Moment>,
+    /// Completed when the pool is over.
+    pub(super) over: Arc<Job>,
+    pub(super) hub: Arc<Hub>,
+    scratch: Vec<u8>,
+    actions: Vec<Action<Tag>>,
+}
+
+impl Core {
+    pub(super) fn new(scheduler: Scheduler<Tag, Body>, desks: Desks, signals: Signals, hub: Arc<Hub>) -> Self {
+        let over = Arc::new(Job::new(0, 0, Shape::Single, Notify::default()));
+        let mut core = Self {
+            scheduler,
+            desks,
+            signals,
+            events: VecDeque::new(),
+            ended: Vec::new(),
+            followers: Vec::new(),
+            led: false,
+            leader_sleeps: false,
+            polling: false,
+            active: false,
+            timer: None,
+            over,
+            hub,
+            scratch: Vec::new(),
+            actions: Vec::new(),
+        };
+        core.carry_out();
+        core
+    }
+
+    /// Takes all results that are there. Answers how many messages there were.
+    pub(super) fn turn(&mut self) -> usize {
+        let mut taken = 0;
+        for seat in 0..self.desks.seats() {
+            taken += self.drain(seat);
+        }
+        if taken > 0 {
+            self.active = true;
+            self.scheduler.settle(now(), &mut self.desks);
+        }
+        if self.scheduler.has_actions() {
+            self.carry_out();
+        }
+        taken
+    }
+
+    /// Takes what one worker has published.
+    fn drain(&mut self, seat: usize) -> usize {
+        let mut taken = 0;
+        loop {
+            let Some(desk) = self.desks.at_mut(seat) else { return taken };
+            let id = desk.seat.id();
+            self.scratch.clear();
+            let head = match desk.results.claim(&mut self.scratch, |_| {}) {
+                Ok(Some(head)) => head,
+                Ok(None) => {
+                    if taken > 0 {
+                        desk.seat.wake(Asleep::Room);
+                    }
+                    return taken;
+                }
+                Err(_) => {
+                    // What such a worker says cannot be trusted any more; its end tells what was lost.
+                    let _ = desk.child.signal(libc::SIGKILL);
+                    return taken;
+                }
+            };
+            taken += 1;
+            match head.kind {
+                RESULT => {
+                    let key = TaskKey::from_bits(head.key);
+                    let shared = if head.aux & IS_SHARED == 0 {
+                        Ok(None)
+                    } else {
+                        decode_extent(&self.scratch).map_or(Ok(None), |extent| desk.seat.area.lease(extent))
+                    };
+                    let message = match shared {
+                        Ok(Some(lease)) => Message::Shared(Arc::new(lease)),
+                        _ => Message::copy(&self.scratch),
+                    };
+                    self.desks.forget(id, key);
+                    if let Some(tag) = self.scheduler.finished(id, key, Duration::from_nanos(head.extra)) {
+                        let verdict = if head.aux & IS_ERROR == 0 {
+                            Verdict::Value(message)
+                        } else {
+                            Verdict::Error(message)
+                        };
+                        self.complete(&tag, verdict);
+                    }
+                    if head.aux & IS_LAST != 0 {
+                        self.scheduler.leaving(id, now(), &mut self.desks);
+                    }
+                }
+                UP => {
+                    self.scheduler.up(id);
+                    self.events.push_back(Event::Up(id));
+                }
+                ACCEPTED => self.accepted(id, TaskKey::from_bits(head.key), head.extra),
+                _ => {
+                    let _ = desk.child.signal(libc::SIGKILL);
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, id: WorkerId, key: TaskKey, since: u64) {
+        let Some(pid) = self.desks.get(id).map(|d| d.child.pid()) else { return };
+        if let Some(tag) = self.scheduler.tag(key) {
+            tag.job.accept(pid, since);
+            if tag.job.notify().accepted {
+                let event = Event::Accepted { job: Arc::clone(&tag.job), part: tag.part, pid, at: Moment(since) };
+                self.events.push_back(event);
+            }
+        }
+    }
+
+    fn complete(&mut self, tag: &Tag, verdict: Verdict) {
+        let over = tag.job.complete(tag.part, verdict);
+        if tag.job.is_watched() {
+            self.rouse(&tag.job);
+        }
+        if over {
+            self.announce_end(&tag.job);
+        }
+    }
+
+    /// Ends a part of a job that never got to a worker.
+    pub(super) fn settle_part(&mut self, job: &Arc<Job>, part: u32, verdict: Verdict) {
+        self.complete(&Tag { job: Arc::clone(job), part }, verdict);
+    }
+
+    /// Tells the owner that a job has ended.
+    pub(super) fn announce_end(&mut self, job: &Arc<Job>) {
+        if job.notify().done {
+            self.events.push_back(Event::Done(Arc::clone(job)));
+        } else {
+            self.ended.push(job.token());
+        }
+    }
+
+    /// Wakes whoever sleeps for this job.
+    pub(super) fn rouse(&mut self, job: &Arc<Job>) {
+        for follower in self.followers.iter().filter(|f| Arc::ptr_eq(&f.job, job)) {
+            follower.bell.ring();
+        }
+        if self.leader_sleeps {
+            self.hub.leader.ring();
+        }
+    }
+
+    /// Carries out what the scheduler has decided.
+    pub(super) fn carry_out(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        while self.scheduler.has_actions() {
+            self.scheduler.take_actions(&mut actions);
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn perform(&mut self, action: Action<Tag>) {
+        match action {
+            Action::Fail { tag, why } => {
+                let report = self.report(&tag, why);
+                self.complete(&tag, Verdict::Failed(Box::new(report)));
+            }
+            Action::Start(id) => self.events.push_back(Event::Start(id)),
+            Action::Inspect(id) => self.signal(id, self.signals.inspect),
+            Action::Interrupt { tag, worker, task, limit } => {
+                if tag.job.notify().soft_limit {
+                    self.events.push_back(Event::SoftLimit { job: tag.job, part: tag.part, limit });
+                }
+                if let Some(desk) = self.desks.get(worker) {
+                    desk.seat.aim(task);
+                    self.signal(worker, self.signals.soft);
+                }
+            }
+            Action::Terminate(id) => self.signal_group(id, self.signals.terminate),
+            Action::Kill(id) => self.signal_group(id, libc::SIGKILL),
+            Action::Retire(id) => {
+                if let Some(desk) = self.desks.get(id) {
+                    desk.seat.command(Command::Leave);
+                }
+            }
+            Action::Broke => self.events.push_back(Event::Broke),
+        }
+    }
+
+    /// A signal that does not arrive any more has found its worker dead, and that is being told anyway.
+    fn signal(&self, id: WorkerId, signal: i32) {
+        if let Some(desk) = self.desks.get(id) {
+            let _ = desk.child.signal(signal);
+        }
+    }
+
+    fn signal_group(&self, id: WorkerId, signal: i32) {
+        if let Some(desk) = self.desks.get(id) {
+            let _ = desk.child.signal_group(signal);
+        }
+    }
+
+    fn report(&self, tag: &Tag, why: Failure) -> Report {
+        let (worker, ran) = match &why {
+            Failure::Lost { worker, ran, .. } => (Some(*worker), *ran),
+            Failure::TimeLimit { worker, limit } => (Some(*worker), *limit),
+            Failure::Terminated { .. } | Failure::Broken => (None, Duration::ZERO),
+        };
+        let desk = worker.and_then(|id| self.desks.get(id));
+        Report {
+            part: tag.part,
+            pid: desk.map(|d| d.child.pid()),
+            last_words: desk.and_then(|d| d.seat.last_words()),
+            ran,
+            why,
+        }
+    }
+
+    /// Looks whether this worker has ended, and if so, settles everything about it.
+    pub(super) fn look_after(&mut self, id: WorkerId) -> bool {
+        let Some(desk) = self.desks.get(id) else { return false };
+        let pid = desk.child.pid();
+        let status = match desk.child.poll() {
+            Ok(None) => return false,
+            Ok(Some(status)) => status,
+            Err(_) => ExitStatus::Unknown,
+        };
+        self.drain(id.seat as usize);
+        self.scheduler.gone(id, status, now(), &mut self.desks);
+        // The verdicts look at the desk, so it is closed after them.
+        self.carry_out();
+        self.desks.close(id);
+        self.events.push_back(Event::Exited { worker: id, pid, status });
+        true
+    }
+
+    /// Whether everything is over; tells those who wait for it.
+    pub(super) fn check_over(&mut self) -> bool {
+        if !self.scheduler.is_over() {
+            return false;
+        }
+        if self.over.complete(0, Verdict::Value(Message::copy(&[]))) {
+            let over = Arc::clone(&self.over);
+            self.rouse(&over);
+            self.events.push_back(Event::Over);
+        }
+        true
+    }
+
+    pub(super) const fn phase(&self) -> Phase {
+        self.scheduler.phase()
+    }
+}

@@ -1,0 +1,57 @@
+//! Busy waiting that knows when it pays: a short spin saves two system calls and a wake-up, but only if what is waited for
+//! comes soon, and only if another processor can bring it.
+
+use std::time::Duration;
+
+use crate::sys::now;
+
+/// Longer than a round trip between two busy processes, shorter than two context switches and a wake-up.
+const LONGEST: Duration = Duration::from_micros(50);
+const FULL_CREDIT: u8 = 16;
+
+/// The experience of one waiter.
+#[derive(Debug)]
+pub(super) struct Spin {
+    allowed: bool,
+    /// Spins that may fail before we stop trying.
+    credit: u8,
+}
+
+impl Spin {
+    /// `allowed`: more than one processor is usable.
+    pub(super) const fn new(allowed: bool) -> Self {
+        Self { allowed, credit: FULL_CREDIT }
+    }
+
+    /// Looks until `there` or until it has taken too long. Whether it was there.
+    pub(super) fn until(&mut self, mut there: impl FnMut() -> bool) -> bool {
+        if there() {
+            return true;
+        }
+        if !self.allowed || self.credit == 0 {
+            return false;
+        }
+        let end = now().after(LONGEST);
+        loop {
+            for _ in 0..32 {
+                std::hint::spin_loop();
+                if there() {
+                    self.credit = FULL_CREDIT;
+                    return true;
+                }
+            }
+            if now() >= end {
+                self.credit -= 1;
+                return false;
+            }
+        }
+    }
+
+    /// A sleep has ended with what was waited for: if it was so short that spinning would have done, spinning is worth
+    /// another try.
+    pub(super) fn slept(&mut self, time: Duration) {
+        if time < LONGEST * 4 {
+            self.credit = (self.credit + 4).min(FULL_CREDIT);
+        }
+    }
+}
