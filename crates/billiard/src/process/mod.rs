@@ -2,4 +2,4 @@
 
 mod child;
 
-pub use child::Child;
+pub use child::{Child, Waited};

@@ -67,6 +67,16 @@ impl Deadline {
         }
     }
 
+    /// This deadline, or `span` from now if that is sooner.
+    #[must_use]
+    pub fn or_after(self, span: Duration) -> Self {
+        let soon = now().after(span);
+        match self {
+            Self::At(at) if at < soon => self,
+            _ => Self::At(soon),
+        }
+    }
+
     /// Whether the time is up.
     #[must_use]
     pub fn passed(self) -> bool {

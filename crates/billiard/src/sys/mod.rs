@@ -1,6 +1,7 @@
 //! Everything that talks to the kernel, as small safe types. Nobody above this room sees a raw descriptor or errno.
 #![expect(unsafe_code, reason = "system calls and fork live here, each wrapped at the lowest level")]
 
+pub mod cgroup;
 mod clock;
 pub mod cpu;
 mod eventfd;
@@ -15,6 +16,6 @@ pub mod thread;
 
 pub use clock::{Deadline, Moment, now};
 pub use eventfd::EventFd;
-pub use fork::{Forked, exit_now, fork};
+pub use fork::{Forked, close_raw, exit_now, fork};
 pub use ident::{Identity, me};
-pub use pidfd::{ExitStatus, PidFd, SignalError};
+pub use pidfd::{ExitStatus, PidFd, SignalError, has_pidfd};

@@ -1,8 +1,9 @@
 //! Process descriptors: exact exits and signals that cannot hit a stranger.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
+use super::ident::{Identity, me};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 /// How a process ended.
@@ -71,6 +72,7 @@ fn pid_of(pid: i32) -> io::Result<Pid> {
 #[derive(Debug)]
 pub struct PidFd {
     pid: Pid,
+    opener: Identity,
     // KERNEL: pidfd_open since 5.3. Where it is missing or forbidden, the process is known by its number only.
     fd: Option<OwnedFd>,
 }
@@ -80,15 +82,17 @@ impl PidFd {
     pub fn open(pid: i32) -> io::Result<Self> {
         let pid = pid_of(pid)?;
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => Ok(Self { pid, fd: Some(fd) }),
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => Ok(Self { pid, fd: None }),
+            Ok(fd) => Ok(Self { pid, opener: me(), fd: Some(fd) }),
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                Ok(Self { pid, opener: me(), fd: None })
+            }
             Err(error) => Err(error.into()),
         }
     }
 
     /// Knows the process by its number only, as on kernels without pidfd. For tests of that path.
     pub fn without_descriptor(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid: pid_of(pid)?, fd: None })
+        Ok(Self { pid: pid_of(pid)?, opener: me(), fd: None })
     }
 
     /// The process id.
@@ -149,6 +153,26 @@ impl PidFd {
             _ => Ok(false),
         }
     }
+}
+
+impl Drop for PidFd {
+    fn drop(&mut self) {
+        // FORK: a child may have closed everything it inherited and opened something else under this number, so it must
+        // not be closed again there. Left open it costs that child one descriptor.
+        if !self.opener.is_me() {
+            let _ = self.fd.take().map(IntoRawFd::into_raw_fd);
+        }
+    }
+}
+
+/// Whether this kernel gives out process descriptors (and the sandbox lets it).
+#[must_use]
+pub fn has_pidfd() -> bool {
+    let own = rustix::process::getpid();
+    !matches!(
+        rustix::process::pidfd_open(own, PidfdFlags::empty()),
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM)
+    )
 }
 
 fn translate(sent: rustix::io::Result<()>, signal: i32) -> Result<(), SignalError> {

@@ -67,6 +67,23 @@ impl Drop for Blocked {
 
 /// Sends `signal` to the calling process.
 pub fn raise(signal: i32) {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
     // SAFETY: kill has no memory effects; a bad number is refused by the kernel.
-    unsafe { libc::kill(libc::getpid(), signal) };
+    unsafe { libc::kill(own, signal) };
+}
+
+/// Asks for `signal` when the thread that started this process ends; 0 asks for none.
+pub fn set_parent_death(signal: i32) -> io::Result<()> {
+    let signal = libc::c_ulong::try_from(signal).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: this operation takes one number and touches no memory.
+    let rc = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The signal asked for with [`set_parent_death`]; 0 for none.
+pub fn parent_death() -> io::Result<i32> {
+    let mut signal: libc::c_int = 0;
+    // SAFETY: this operation writes one int through the pointer, which is valid.
+    let rc = unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+    if rc == 0 { Ok(signal) } else { Err(io::Error::last_os_error()) }
 }

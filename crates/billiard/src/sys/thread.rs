@@ -14,3 +14,9 @@ where
     let _deaf = Blocked::new()?;
     std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(body)
 }
+
+/// Whether the calling thread is the first of its process, the one that runs a Python program's signal handlers.
+#[must_use]
+pub fn is_main() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}
