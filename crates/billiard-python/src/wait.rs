@@ -1,0 +1,94 @@
+//! The one door for everything that may block: it detaches from the interpreter, and signal handlers run in time.
+
+use std::cell::Cell;
+
+use billiard::sys;
+use billiard::sys::signal::{Blocked, Mask};
+use pyo3::prelude::*;
+
+use crate::errors::IntoPyErr;
+
+/// One attempt to wait.
+#[derive(Debug)]
+pub(crate) enum Wait<T> {
+    /// What was waited for.
+    Ready(T),
+    /// The deadline passed first.
+    TimedOut,
+    /// A signal arrived: its handler runs, then comes another attempt with the same deadline.
+    Interrupted,
+}
+
+pub(crate) trait Blocking {
+    /// Calls `step`, detached, until it is ready or its deadline has passed (`None`). The deadline belongs to the step and
+    /// is fixed before the first call.
+    ///
+    /// On the main thread the step gets the signal mask it must sleep with (`ppoll` takes one): all signals are blocked from
+    /// the moment their handlers had their chance until then, so that none is lost in between. An exception raised by a
+    /// handler ends the wait.
+    fn wait_for<T, E, F>(self, step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut(Option<&Mask>) -> Result<Wait<T>, E> + Send;
+}
+
+impl Blocking for Python<'_> {
+    fn wait_for<T, E, F>(self, mut step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut(Option<&Mask>) -> Result<Wait<T>, E> + Send,
+    {
+        let main = sys::thread::is_main();
+        loop {
+            // Handlers run here, with the program's own mask; the second look below only finds what came since.
+            self.check_signals()?;
+            let done = if main {
+                let blocked = Blocked::new().map_err(IntoPyErr::into_py_err)?;
+                let open = *blocked.before();
+                let _note = Closed::note(open);
+                self.check_signals()?;
+                self.detach(|| step(Some(&open)))
+            } else {
+                self.detach(|| step(None))
+            };
+            match done {
+                Ok(Wait::Ready(value)) => return Ok(Some(value)),
+                Ok(Wait::TimedOut) => return Ok(None),
+                Ok(Wait::Interrupted) => {}
+                Err(error) => return Err(error.into_py_err()),
+            }
+        }
+    }
+}
+
+thread_local! {
+    static PROGRAM_MASK: Cell<Option<Mask>> = const { Cell::new(None) };
+}
+
+/// Remembers the program's mask while ours is in force.
+struct Closed(Option<Mask>);
+
+impl Closed {
+    fn note(open: Mask) -> Self {
+        // A handler that runs with our mask may wait itself: then the outermost mask is the program's.
+        let before = PROGRAM_MASK.get();
+        PROGRAM_MASK.set(before.or(Some(open)));
+        Self(before)
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        PROGRAM_MASK.set(self.0);
+    }
+}
+
+/// Gives a forked child the program's signal mask, in case a signal handler forked while ours was in force.
+pub(crate) fn open_signals_in_child() {
+    if let Some(mask) = PROGRAM_MASK.take() {
+        // Restoring a mask that the kernel itself gave us cannot fail.
+        let _ = mask.apply();
+    }
+}
