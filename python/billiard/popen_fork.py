@@ -1,0 +1,174 @@
+"""Starting a process by fork."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from . import _billiard
+from .common import TERM_SIGNAL
+
+if TYPE_CHECKING:
+    from .process import BaseProcess
+
+__all__ = ["Popen"]
+
+#: Whether the kernel hands out process descriptors. Without them a pipe is the sentinel.
+_PIDFD = _billiard.has_pidfd()
+
+#: The end of the sentinel pipe that shows the parent that this process lives; without process descriptors only.
+_sign_of_life: int | None = None
+
+
+class Popen:
+    """A process that was forked off this one.
+
+    Args:
+        process_obj: The process object to run in it.
+
+    Attributes:
+        pid: The process id.
+        returncode: The exit code or the negated signal; ``None`` while it runs.
+        sentinel: A descriptor that becomes readable when it ends; ``None`` after `close`.
+
+    Raises:
+        OSError: No process or no descriptor is left.
+    """
+
+    method = "fork"
+    sentinel: int | None = None
+    pid: int
+
+    def __init__(self, process_obj: BaseProcess) -> None:
+        from .process import _maybe_flush
+
+        # What is in a buffer now would be written by both.
+        _maybe_flush(sys.stdout)
+        _maybe_flush(sys.stderr)
+        self.returncode: int | None = None
+        self._child: _billiard.Child | None = None
+        self._pipe: int | None = None
+        self._owner = os.getpid()
+        self._launch(process_obj)
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """A forked child has every descriptor already, under the same number."""
+        return fd
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Look whether the process has ended.
+
+        Args:
+            flag: 0 to wait for it.
+
+        Returns:
+            `returncode`.
+        """
+        child = self._child
+        if self.returncode is None and child is not None:
+            self._note(child, child.poll() if flag else child.wait())
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the process has ended.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for ever, 0 and less only look.
+
+        Returns:
+            `returncode`.
+        """
+        child = self._child
+        if self.returncode is None and child is not None:
+            self._note(child, child.wait(timeout))
+        return self.returncode
+
+    def _note(self, child: _billiard.Child, returncode: int | None) -> None:
+        if returncode is not None:
+            if child.status_lost:
+                from .util import debug
+
+                debug("the exit status of process %d was taken by somebody else", self.pid)
+            self.returncode = returncode
+
+    def _send_signal(self, number: int) -> None:
+        child = self._child
+        if self.returncode is not None or child is None:
+            return
+        try:
+            child.signal(number)
+        except OSError:
+            # What cannot be signalled because it is just ending is no error.
+            if self.wait(timeout=0.1) is None:
+                raise
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._send_signal(TERM_SIGNAL)
+
+    def kill(self) -> None:
+        """End the process."""
+        self._send_signal(signal.SIGKILL)
+
+    def interrupt(self) -> None:
+        """Interrupt the process as Ctrl-C does."""
+        self._send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """Release the sentinel, once the process has ended. Closing again does nothing."""
+        if self.poll() is None:
+            return
+        self.sentinel = None
+        self._child = None
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        # FORK: in a copy of this process the number may mean something else by now.
+        if pipe is not None and os.getpid() == self._owner:
+            os.close(pipe)
+
+    def __del__(self) -> None:
+        self._close_pipe()
+
+    def _launch(self, process_obj: BaseProcess) -> None:
+        watch, sign = (None, None) if _PIDFD else os.pipe()
+        code = 1
+        try:
+            pid = _billiard.fork()
+            if pid == 0:
+                code = self._in_child(process_obj, watch, sign)
+        except OSError:
+            if watch is not None:
+                os.close(watch)
+            raise
+        finally:
+            # FORK: whatever happened, a signal handler's exception included, the child must not return into the parent's
+            # frames.
+            if os.getpid() != self._owner:
+                os._exit(code)
+            if sign is not None:
+                os.close(sign)
+        self.pid = pid
+        self._pipe = watch
+        try:
+            self._child = _billiard.Child(pid, _PIDFD)
+        except OSError:
+            # A child that cannot be watched must not run unwatched.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self.sentinel = watch if watch is not None else self._child.sentinel
+
+    def _in_child(self, process_obj: BaseProcess, watch: int | None, sign: int | None) -> int:
+        global _sign_of_life
+        from . import process
+
+        process._parent_in_kernel = self._owner
+        for inherited in (watch, _sign_of_life):
+            if inherited is not None:
+                os.close(inherited)
+        _sign_of_life = sign
+        return process_obj._bootstrap()

@@ -1,0 +1,203 @@
+"""Logging, finalizers, fork hooks, and the signal a process gets when its parent dies.
+
+Finalizers and fork hooks are the standard library's own registries, not copies: programs mix both packages, and their
+finalizers have to run in one order.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.util import (
+    Finalize,
+    ForkAwareLocal,
+    ForkAwareThreadLock,
+    _afterfork_counter,
+    _afterfork_registry,
+    _exit_function,
+    _finalizer_counter,
+    _finalizer_registry,
+    _run_after_forkers,
+    _run_finalizers,
+    get_temp_dir,
+    is_exiting,
+    register_after_fork,
+)
+from subprocess import _args_from_interpreter_flags
+from typing import Any, TypeVar
+
+from .compat import get_errno
+
+__all__ = [
+    "SUBDEBUG",
+    "SUBWARNING",
+    "Finalize",
+    "ForkAwareLocal",
+    "ForkAwareThreadLock",
+    "debug",
+    "get_logger",
+    "get_temp_dir",
+    "info",
+    "is_exiting",
+    "log_to_stderr",
+    "register_after_fork",
+    "sub_debug",
+    "sub_warning",
+]
+
+NOTSET = 0
+SUBDEBUG = 5
+DEBUG = 10
+INFO = 20
+SUBWARNING = 25
+WARNING = 30
+ERROR = 40
+
+LOGGER_NAME = "multiprocessing"
+DEFAULT_LOGGING_FORMAT = "[%(levelname)s/%(processName)s] %(message)s"
+
+PR_SET_PDEATHSIG = 1
+PR_GET_PDEATHSIG = 2
+
+#: The logger once somebody has asked for it. ``None`` keeps the package silent; assigning it is allowed.
+_logger: logging.Logger | None = None
+_log_to_stderr = False
+
+_T = TypeVar("_T")
+
+
+def _log(level: int, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
+    if _logger:
+        kwargs.setdefault("stacklevel", 3)
+        _logger.log(level, msg, *args, **kwargs)
+
+
+def sub_debug(msg: object, *args: object, **kwargs: Any) -> None:
+    _log(SUBDEBUG, msg, args, kwargs)
+
+
+def debug(msg: object, *args: object, **kwargs: Any) -> None:
+    _log(DEBUG, msg, args, kwargs)
+
+
+def info(msg: object, *args: object, **kwargs: Any) -> None:
+    _log(INFO, msg, args, kwargs)
+
+
+def sub_warning(msg: object, *args: object, **kwargs: Any) -> None:
+    _log(SUBWARNING, msg, args, kwargs)
+
+
+def warning(msg: object, *args: object, **kwargs: Any) -> None:
+    _log(WARNING, msg, args, kwargs)
+
+
+def error(msg: object, *args: object, **kwargs: Any) -> None:
+    _log(ERROR, msg, args, kwargs)
+
+
+def get_logger() -> logging.Logger:
+    """Return the package's logger, which is the standard library's ``multiprocessing`` one.
+
+    Until this has been called once the package logs nothing.
+    """
+    global _logger
+    if not _logger:
+        logger = logging.getLogger(LOGGER_NAME)
+        logger.propagate = False
+        logging.addLevelName(SUBDEBUG, "SUBDEBUG")
+        logging.addLevelName(SUBWARNING, "SUBWARNING")
+        # Registered again, so that it runs before `logging` shuts down and what it says can still be written.
+        atexit.unregister(_exit_function)
+        atexit.register(_exit_function)
+        _logger = logger
+    return _logger
+
+
+def log_to_stderr(level: int | str | None = None) -> logging.Logger:
+    """Log to standard error, in addition to what else is configured.
+
+    Calling it again does not print lines twice; it updates the level and follows a replaced `sys.stderr`.
+
+    Args:
+        level: The least level to log; falsy leaves it as it is.
+
+    Returns:
+        The package's logger.
+    """
+    global _log_to_stderr
+    logger = get_logger()
+    for handler in logger.handlers:
+        if isinstance(handler, _StderrHandler):
+            handler.setStream(sys.stderr)
+            break
+    else:
+        added = _StderrHandler()
+        added.setFormatter(logging.Formatter(DEFAULT_LOGGING_FORMAT))
+        logger.addHandler(added)
+    if level:
+        logger.setLevel(level)
+    _log_to_stderr = True
+    return logger
+
+
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """The handler that `log_to_stderr` adds, known from others by its class."""
+
+
+def _eintr_retry(func: Callable[..., _T]) -> Callable[..., _T]:
+    """Return ``func`` itself: system calls retry by themselves. Kept for its importers."""
+    return func
+
+
+def set_pdeathsig(sig: int) -> None:
+    """Have this process get a signal when its parent dies.
+
+    Linux ties this to the *thread* that started the process: when that thread ends, the signal comes as well. If the parent
+    is dead already, the signal comes at once.
+
+    Args:
+        sig: A signal number or `signal.Signals`; 0 for none.
+
+    Raises:
+        OSError: Not a signal, or not possible on this platform.
+    """
+    from . import process
+
+    number = _signal_number(sig)
+    _linux_only()
+    from . import _billiard
+
+    _billiard.set_pdeathsig(number)
+    expected = process._parent_in_kernel
+    if number and expected is not None and os.getppid() != expected:
+        os.kill(os.getpid(), number)
+
+
+def get_pdeathsig() -> int:
+    """Return the signal that this process gets when its parent dies, 0 for none.
+
+    Raises:
+        OSError: Not possible on this platform.
+    """
+    _linux_only()
+    from . import _billiard
+
+    return _billiard.get_pdeathsig()
+
+
+def _signal_number(sig: object) -> int:
+    if isinstance(sig, signal.Signals):
+        return int(sig)
+    if isinstance(sig, int) and not isinstance(sig, bool):
+        return sig
+    raise OSError(f"An error occurred while setting pdeathsig: not a signal: {sig!r}")
+
+
+def _linux_only() -> None:
+    if not sys.platform.startswith("linux"):
+        raise OSError("pdeathsig is only supported on Linux")
