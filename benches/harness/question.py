@@ -84,6 +84,10 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def percentile(values: list[float], share: float) -> float:
     """Take the value below which ``share`` of them lie; the largest when there are too few to tell."""
     ordered = sorted(values)

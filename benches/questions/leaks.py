@@ -17,16 +17,26 @@ def live_and_die(subject: Subject) -> None:
     pool.join()
 
 
+def settled(expected: dict[str, int] | None = None) -> dict[str, int]:
+    """Look until nothing changes any more, or all is as expected: what ends leaves its traces a moment longer."""
+    deadline = time.monotonic() + 3
+    last = asdict(possessions())
+    while time.monotonic() < deadline and last != expected:
+        time.sleep(0.1)
+        now = asdict(possessions())
+        if expected is None and now == last:
+            break
+        last = now
+    return last
+
+
 def measure(subject: Subject, parameters: Parameters) -> Answer:
     # The first pool may bring up what a process needs once; a leak is what grows after it.
     live_and_die(subject)
-    before = asdict(possessions())
+    before = settled()
     for _ in range(parameters["pools"]):
         live_and_die(subject)
-    # What a thread or a process leaves while it ends is gone a moment later.
-    deadline = time.monotonic() + 3
-    while (after := asdict(possessions())) != before and time.monotonic() < deadline:
-        time.sleep(0.05)
+    after = settled(before)
     return {name: float(after[name] - before[name]) for name in before}
 
 

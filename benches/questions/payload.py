@@ -12,7 +12,8 @@ from harness.subject import Subject
 
 
 def ends(array: Any) -> tuple[int, int]:
-    """Look at both ends: an array that has not arrived whole is not counted."""
+    """Look at both ends, and write: what did not arrive whole, or cannot be used freely, does not count."""
+    array[1] = 0
     return int(array[0]), int(array[-1])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from harness.question import Answer, Bar, Metric, Parameters, Question, main, percentile
+from harness.question import Answer, Bar, Metric, Parameters, Question, counted, main, percentile
 from harness.subject import ORIGINAL, Subject
 
 
@@ -33,7 +33,7 @@ QUESTION = Question(
         Metric("p99", "apply() round trip, p99", "µs", "lower"),
     ),
     measure=measure,
-    cases={f"{workers} workers": {"workers": workers, "trips": 5_000} for workers in (1, 4)},
+    cases={counted(workers, "worker"): {"workers": workers, "trips": 5_000} for workers in (1, 4)},
 )
 
 if __name__ == "__main__":

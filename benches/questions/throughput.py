@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from harness.question import Answer, Bar, Metric, Parameters, Question, main
+from harness.question import Answer, Bar, Metric, Parameters, Question, counted, main
 from harness.subject import ORIGINAL, STDLIB, Subject
 
 REPEATS = 3
@@ -36,7 +36,7 @@ QUESTION = Question(
         Metric("rate", "no-op jobs", "/s", "higher", (Bar(15, against=ORIGINAL), Bar(10, against=STDLIB))),
     ),
     measure=measure,
-    cases={f"{workers} workers": {"workers": workers, "jobs": 20_000} for workers in (1, 2, 4)},
+    cases={counted(workers, "worker"): {"workers": workers, "jobs": 20_000} for workers in (1, 2, 4)},
 )
 
 if __name__ == "__main__":
