@@ -40,8 +40,8 @@ test: test-rust test-python ## run all tests, on every Python that is found
 test-rust: setup ## run the Rust tests
 	@if cargo nextest --version >/dev/null 2>&1; \
 	then cargo nextest run --cargo-quiet -p billiard; \
-	else cargo test --quiet -p billiard --all-targets; fi
-	@cargo test --quiet -p billiard --doc
+	else timeout 900 cargo test --quiet -p billiard --all-targets; fi
+	@timeout 900 cargo test --quiet -p billiard --doc
 
 test-python: build ## run the Python tests, on every Python that is found (choose: PYTHONS="python3.10 …")
 	@.ci/test-pythons $(PYTHONS)

@@ -18,7 +18,7 @@ def live_and_die(subject: Subject) -> None:
 
 
 def settled(expected: dict[str, int] | None = None) -> dict[str, int]:
-    """Look until nothing changes any more, or all is as expected: what ends leaves its traces a moment longer."""
+    """Look until nothing changes any more, or all is as expected: what ends is still seen for a moment."""
     deadline = time.monotonic() + 3
     last = asdict(possessions())
     while time.monotonic() < deadline and last != expected:
