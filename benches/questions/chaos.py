@@ -27,11 +27,11 @@ def note_and_work(log: int, number: int, seconds: float) -> int:
 
 
 class Killer(threading.Thread):
-    """Kills a random worker every few milliseconds, and counts those that were alive."""
+    """Kills a random worker every few milliseconds, and counts them."""
 
     def __init__(self, pool: Any, rng: random.Random) -> None:
         super().__init__(daemon=True)
-        self.kills = 0
+        self._killed: set[int] = set()
         self._pool = pool
         self._rng = rng
         self._enough = threading.Event()
@@ -39,14 +39,20 @@ class Killer(threading.Thread):
     def run(self) -> None:
         end = time.monotonic() + CHAOS_SECONDS
         while time.monotonic() < end and not self._enough.wait(self._rng.uniform(0.01, 0.1)):
-            workers = list(self._pool._pool)
+            # A dead worker stays in the list until it is reaped; killing it again would be no kill.
+            workers = [worker.pid for worker in list(self._pool._pool) if worker.pid not in self._killed]
             if not workers:
                 continue
+            victim = self._rng.choice(workers)
             try:
-                os.kill(self._rng.choice(workers).pid, signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
             except (ProcessLookupError, TypeError):  # already reaped, or not yet started
                 continue
-            self.kills += 1
+            self._killed.add(victim)
+
+    @property
+    def kills(self) -> int:
+        return len(self._killed)
 
     def stop(self) -> None:
         self._enough.set()
