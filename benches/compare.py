@@ -188,7 +188,7 @@ class Comparison:
     def _measure(self, question: Question, case: str, subject: str, turn: int) -> dict[str, float | None]:
         label = f"{question.name} {case}".strip()
         status(f"{label}: {subject}, round {turn + 1}")
-        arguments = ["-m", f"questions.{question.name}", subject, "--case", case]
+        arguments = ["-m", f"questions.{question.name}", subject, "--case", case, "--turn", str(turn)]
         done = run(self._pythons[subject], arguments, question.limit)
         if done is None:
             complaint = f"no answer after {question.limit:g} s"

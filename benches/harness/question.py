@@ -54,6 +54,8 @@ class Metric:
     bars: tuple[Bar, ...] = ()
     summary: Literal["median", "worst"] = "median"
     """Speeds are judged by the median round, promises by the worst one."""
+    headline: bool = False
+    """Whether the README shows it."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,10 @@ class Question:
     overrides: Mapping[str, Parameters] = field(default_factory=dict)
     limit: float = 120.0
 
-    def answer(self, subject: Subject, case: str) -> Answer:
-        return self.measure(subject, {**self.cases[case], **self.overrides.get(subject.name, {})})
+    def answer(self, subject: Subject, case: str, turn: int) -> Answer:
+        """Measure once; ``turn`` tells the rounds apart where they must differ, as a seed does."""
+        own = self.overrides.get(subject.name, {})
+        return self.measure(subject, {**self.cases[case], **own, "turn": turn})
 
 
 def usable_cpus() -> int:
@@ -99,6 +103,7 @@ def main(question: Question) -> None:
     parser = argparse.ArgumentParser(description=question.title)
     parser.add_argument("subject", choices=NAMES)
     parser.add_argument("--case", choices=list(question.cases), action="append")
+    parser.add_argument("--turn", type=int, default=0, help="number of the round, from 0")
     options = parser.parse_args()
     subject = load(options.subject)
     for case in options.case or question.cases:
@@ -108,7 +113,7 @@ def main(question: Question) -> None:
             "subject": subject.name,
             "version": subject.version,
             "profile": subject.profile,
-            "answer": question.answer(subject, case),
+            "answer": question.answer(subject, case, options.turn),
         }
         print(json.dumps(record), flush=True)
     # The answer is out; a contender that cannot end its own threads must not keep us here.

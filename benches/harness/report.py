@@ -145,7 +145,7 @@ def readme_table(rows: Iterable[Row], machine: Mapping[str, Any], versions: Mapp
         "|---|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        if not row.metric.bars:
+        if not row.metric.headline:
             continue
         values = [
             text if text in (ABSENT, NEVER) else f"{text} {row.metric.unit}".strip()

@@ -27,7 +27,15 @@ QUESTION = Question(
     name="idle",
     title="idle Pool(16) for 10 s",
     metrics=(
-        Metric("wakeups", "idle Pool(16), 10 s: wake-ups", "", "lower", (Bar(most=0),), summary="worst"),
+        Metric(
+            "wakeups",
+            "idle Pool(16), 10 s: wake-ups",
+            "",
+            "lower",
+            (Bar(most=0),),
+            summary="worst",
+            headline=True,
+        ),
         Metric("cpu", "idle Pool(16), 10 s: CPU", "ms", "lower", (Bar(most=0),), summary="worst"),
     ),
     measure=measure,

@@ -44,7 +44,15 @@ QUESTION = Question(
     name="leaks",
     title="500 pools created and closed",
     metrics=tuple(
-        Metric(name, f"500 pools: {title} left", "", "lower", (Bar(most=0),), summary="worst")
+        Metric(
+            name,
+            f"500 pools: {title} left",
+            "",
+            "lower",
+            (Bar(most=0),),
+            "worst",
+            headline=name == "descriptors",
+        )
         for name, title in (
             ("descriptors", "descriptors"),
             ("threads", "threads"),

@@ -65,7 +65,7 @@ QUESTION = Question(
     name="limits",
     title="time limits",
     metrics=tuple(
-        Metric(f"{name} {share}", f"{name} limit late by, {share}", "ms", "lower", bars)
+        Metric(f"{name} {share}", f"{name} limit late by, {share}", "ms", "lower", bars, headline=bool(bars))
         for name in ("soft", "hard")
         for share, bars in (("p50", ()), ("p99", (Bar(most=5),)))
     ),

@@ -52,8 +52,8 @@ QUESTION = Question(
     name="payload",
     title="8 MB numpy array",
     metrics=(
-        Metric("argument", "8 MB array as argument", "GB/s", "higher", (Bar(3),)),
-        Metric("result", "8 MB array as result", "GB/s", "higher", (Bar(3),)),
+        Metric("argument", "8 MB array as argument", "GB/s", "higher", (Bar(3),), headline=True),
+        Metric("result", "8 MB array as result", "GB/s", "higher", (Bar(3),), headline=True),
     ),
     measure=measure,
     cases={"": {"bytes": 8_000_000, "trips": 40}},

@@ -46,7 +46,14 @@ QUESTION = Question(
     name="pending",
     title="a million pending jobs",
     metrics=(
-        Metric("bytes", "a million pending jobs: memory of the parent", "B/job", "lower", (Bar(most=400),)),
+        Metric(
+            "bytes",
+            "a million pending jobs: memory of the parent",
+            "B/job",
+            "lower",
+            (Bar(most=400),),
+            headline=True,
+        ),
     ),
     measure=measure,
     cases={"": {"jobs": 1_000_000}},

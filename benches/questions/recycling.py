@@ -32,7 +32,9 @@ QUESTION = Question(
     name="recycling",
     title="maxtasksperchild=1",
     metrics=(
-        Metric("rate", "maxtasksperchild=1, fork, 4 workers", "tasks/s", "higher", (Bar(300),)),
+        Metric(
+            "rate", "maxtasksperchild=1, fork, 4 workers", "tasks/s", "higher", (Bar(300),), headline=True
+        ),
         Metric("lost", "of these, falsely lost", "", "lower", (Bar(most=0),), summary="worst"),
     ),
     measure=measure,

@@ -29,7 +29,14 @@ QUESTION = Question(
     name="roundtrip",
     title="sequential apply()",
     metrics=(
-        Metric("p50", "apply() round trip, median", "µs", "lower", (Bar(20, against=ORIGINAL, cpus=2),)),
+        Metric(
+            "p50",
+            "apply() round trip, median",
+            "µs",
+            "lower",
+            (Bar(20, against=ORIGINAL, cpus=2),),
+            headline=True,
+        ),
         Metric("p99", "apply() round trip, p99", "µs", "lower"),
     ),
     measure=measure,

@@ -33,7 +33,14 @@ QUESTION = Question(
     name="throughput",
     title="20,000 no-op apply_async, then all get()",
     metrics=(
-        Metric("rate", "no-op jobs", "/s", "higher", (Bar(15, against=ORIGINAL), Bar(10, against=STDLIB))),
+        Metric(
+            "rate",
+            "no-op jobs",
+            "/s",
+            "higher",
+            (Bar(15, against=ORIGINAL), Bar(10, against=STDLIB)),
+            headline=True,
+        ),
     ),
     measure=measure,
     cases={counted(workers, "worker"): {"workers": workers, "jobs": 20_000} for workers in (1, 2, 4)},
