@@ -1,16 +1,39 @@
 //! `billiard._billiard`: the Rust engine behind the Python package. It turns Python objects into bytes and back, and Rust
 //! errors into Python exceptions; no algorithm lives here.
 
+mod buffers;
+mod calls;
+mod codec;
+mod engine;
 mod errors;
 mod fork;
+mod functions;
+mod handles;
 mod process;
+mod python;
+mod reports;
+mod shared;
+mod stream;
 mod system;
 mod wait;
+mod worker;
+
+use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _billiard {
+    #[pymodule_export]
+    use crate::buffers::SharedView;
+    #[pymodule_export]
+    use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::handles::{ApplyResult, MapResult};
+    #[pymodule_export]
+    use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
+    #[pymodule_export]
+    use crate::worker::{Runtime, Seat};
     #[pymodule_export]
     use crate::fork::fork;
     #[pymodule_export]
@@ -22,9 +45,16 @@ mod _billiard {
     };
 
     #[pymodule_init]
-    fn init(_module: &super::Bound<'_, super::PyModule>) -> super::PyResult<()> {
+    fn init(module: &super::Bound<'_, super::PyModule>) -> super::PyResult<()> {
         // FORK: registers the handler that tells a process from its forked copies; it must be there before the first fork.
         let _ = billiard::sys::me();
-        Ok(())
+        super::PyModuleMethods::add(module, "build_info", super::build_info())
     }
+}
+
+/// What this extension was built from, and how.
+fn build_info() -> BTreeMap<&'static str, &'static str> {
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let features = if cfg!(feature = "abi3") { "abi3" } else { "" };
+    BTreeMap::from([("version", env!("CARGO_PKG_VERSION")), ("profile", profile), ("features", features)])
 }

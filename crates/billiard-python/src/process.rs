@@ -18,7 +18,6 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    #[expect(dead_code, reason = "the pool takes its workers' handles")]
     pub(crate) const fn inner(&self) -> &Arc<billiard::process::Child> {
         &self.inner
     }

@@ -28,6 +28,8 @@ pub struct Report {
     pub part: u32,
     /// Process id of the worker.
     pub pid: Option<i32>,
+    /// What the owner calls the worker.
+    pub worker_name: Option<std::sync::Arc<str>>,
     /// Where the worker's interpreter was, as it wrote itself.
     pub last_words: Option<String>,
     /// How long it had been running.
@@ -227,13 +229,17 @@ impl Job {
     /// Whether [`Job::take`] would find something, or never will again.
     #[must_use]
     pub fn has_news(&self) -> bool {
-        self.is_done() || {
-            let state = self.lock();
-            match &state.results {
-                Results::Ordered { waiting, .. } => waiting.front().is_some_and(Option::is_some),
-                Results::Arrival(queue) => !queue.is_empty(),
-                Results::Single(_) | Results::Batch(_) => false,
-            }
+        self.is_done() || self.has_waiting()
+    }
+
+    /// Whether [`Job::take`] would find something now.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        match &self.lock().results {
+            Results::Single(slot) => slot.is_some(),
+            Results::Ordered { waiting, .. } => waiting.front().is_some_and(Option::is_some),
+            Results::Arrival(queue) => !queue.is_empty(),
+            Results::Batch(_) => false,
         }
     }
 
@@ -272,6 +278,19 @@ impl Job {
         self.accepted_pid.store(pid as u32, Ordering::Relaxed);
         // Release: whoever sees the count sees who and when.
         self.accepted.fetch_add(1, Ordering::Release);
+    }
+
+    /// This worker has finished a part.
+    pub(super) fn ran_by(&self, pid: i32) {
+        // Relaxed: seen together with the result.
+        self.accepted_pid.store(pid as u32, Ordering::Relaxed);
+    }
+
+    /// The process id of the last worker that finished a part, or has said that it began one.
+    #[must_use]
+    pub fn worker(&self) -> Option<i32> {
+        let pid = self.accepted_pid.load(Ordering::Relaxed) as i32;
+        (pid > 0).then_some(pid)
     }
 
     /// Who began it, and when, if a worker has said so.

@@ -1,5 +1,5 @@
-//! What a worker and its parent share: one segment with a status page, two rings, a page for last words and room for large
-//! results; and, for the whole pool, one control page, two doorbells and room for large arguments.
+//! What a worker and its parent share: one segment with a status page, two rings and room for large results, and a notebook for
+//! last words; and, for the whole pool, one control page, two doorbells and room for large arguments.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -10,7 +10,7 @@ use std::sync::atomic::fence;
 use super::ring;
 use super::scheduler::{TaskKey, WorkerId};
 use crate::arena::{Area, Mapping, descriptor};
-use crate::sys::{EventFd, Moment};
+use crate::sys::{EventFd, Moment, Notebook};
 
 const LAYOUT: u32 = 1;
 const MAGIC: u32 = 0xb111_a4d5;
@@ -30,9 +30,7 @@ const RING_BYTES: usize = 64 * 1024;
 const TASKS: ring::Place = ring::Place { control: 4096, data: 8192, capacity: RING_BYTES };
 const RESULTS: ring::Place =
     ring::Place { control: 4096 + 512, data: 8192 + RING_BYTES, capacity: RING_BYTES };
-const LAST_WORDS: usize = 8192 + 2 * RING_BYTES;
-const LAST_WORDS_LEN: usize = 32 * 1024;
-const CONTROL: usize = LAST_WORDS + LAST_WORDS_LEN;
+const CONTROL: usize = 8192 + 2 * RING_BYTES;
 
 /// What the parent wants of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +57,7 @@ pub struct Seat {
     id: WorkerId,
     fd: Arc<OwnedFd>,
     map: Arc<Mapping>,
+    notebook: Notebook,
     /// Rung when the worker sleeps and there is something for it.
     pub(super) bell: EventFd,
     /// Room for large results; the worker allocates.
@@ -73,7 +72,7 @@ impl Seat {
         map.word32(AT_LAYOUT).store(LAYOUT, Relaxed);
         map.word64(AT_GENERATION).store(u64::from(id.generation), Relaxed);
         let area = Arc::new(Area::new(Arc::clone(&fd), CONTROL as u64, span));
-        Ok(Self { id, fd, map, bell: EventFd::new()?, area })
+        Ok(Self { id, fd, map, notebook: Notebook::new()?, bell: EventFd::new()?, area })
     }
 
     /// Whose seat it is.
@@ -171,29 +170,22 @@ impl Seat {
         self.map.word64(AT_INTERRUPT).store(key.to_bits(), SeqCst);
     }
 
-    /// The task that a soft-limit signal is for.
-    pub(super) fn aimed(&self) -> u64 {
+    /// The last task that a soft limit was meant for, as bits; zero if there was none.
+    #[must_use]
+    pub fn aimed(&self) -> u64 {
         self.map.word64(AT_INTERRUPT).load(SeqCst)
     }
 
-    /// What the worker wrote about where it was: a stack, as `faulthandler` prints it.
-    pub(super) fn last_words(&self) -> Option<String> {
-        let mut bytes = Vec::new();
-        self.map.read_to(LAST_WORDS, LAST_WORDS_LEN, &mut bytes);
-        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-        (end > 0).then(|| String::from_utf8_lossy(&bytes[..end]).into_owned())
-    }
-
-    /// The descriptor and the offset in it to which last words are written, for a crash handler that can only `write`.
+    /// Where the worker writes what it was doing when it ended.
     #[must_use]
-    pub fn last_words_target(&self) -> (RawFd, u64) {
-        (self.fd.as_raw_fd(), LAST_WORDS as u64)
+    pub const fn notebook(&self) -> &Notebook {
+        &self.notebook
     }
 
     /// Descriptors that only this seat's worker may keep.
-    pub(super) fn descriptors(&self) -> [RawFd; 2] {
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
         use std::os::fd::AsFd;
-        [self.fd.as_raw_fd(), self.bell.as_fd().as_raw_fd()]
+        vec![self.fd.as_raw_fd(), self.bell.as_fd().as_raw_fd(), self.notebook.descriptor()]
     }
 }
 
@@ -215,6 +207,7 @@ pub(super) enum Waiter {
 /// What all workers of a pool share with the parent.
 #[derive(Debug)]
 pub struct Hub {
+    fd: Arc<OwnedFd>,
     map: Mapping,
     /// Rung for the background thread.
     pub(super) background: EventFd,
@@ -228,8 +221,14 @@ impl Hub {
     pub(super) fn new() -> io::Result<Self> {
         let (fd, span) = descriptor(HUB_HEAD as u64)?;
         let map = Mapping::new(&fd, 0, HUB_HEAD)?;
-        let area = Arc::new(Area::new(fd, HUB_HEAD as u64, span));
-        Ok(Self { map, background: EventFd::new()?, leader: EventFd::new()?, area })
+        let area = Arc::new(Area::new(Arc::clone(&fd), HUB_HEAD as u64, span));
+        Ok(Self { fd, map, background: EventFd::new()?, leader: EventFd::new()?, area })
+    }
+
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        use std::os::fd::AsFd;
+        let bell = |bell: &EventFd| bell.as_fd().as_raw_fd();
+        vec![self.fd.as_raw_fd(), bell(&self.background), bell(&self.leader)]
     }
 
     /// The parent says who must be woken; results must be looked at once more afterwards.

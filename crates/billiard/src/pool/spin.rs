@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::sys::now;
 
 /// Longer than a round trip between two busy processes, shorter than two context switches and a wake-up.
-const LONGEST: Duration = Duration::from_micros(50);
+const USUAL: Duration = Duration::from_micros(50);
+/// Two sides that have both fallen asleep find back to spinning only if one of them waits out the other's wake-up.
+const LONGEST: Duration = Duration::from_micros(200);
 const FULL_CREDIT: u8 = 16;
 
 /// The experience of one waiter.
@@ -15,12 +17,13 @@ pub(super) struct Spin {
     allowed: bool,
     /// Spins that may fail before we stop trying.
     credit: u8,
+    limit: Duration,
 }
 
 impl Spin {
     /// `allowed`: more than one processor is usable.
     pub(super) const fn new(allowed: bool) -> Self {
-        Self { allowed, credit: FULL_CREDIT }
+        Self { allowed, credit: FULL_CREDIT, limit: USUAL }
     }
 
     /// Looks until `there` or until it has taken too long. Whether it was there.
@@ -31,12 +34,13 @@ impl Spin {
         if !self.allowed || self.credit == 0 {
             return false;
         }
-        let end = now().after(LONGEST);
+        let end = now().after(self.limit);
         loop {
             for _ in 0..32 {
                 std::hint::spin_loop();
                 if there() {
                     self.credit = FULL_CREDIT;
+                    self.limit = USUAL;
                     return true;
                 }
             }
@@ -50,8 +54,9 @@ impl Spin {
     /// A sleep has ended with what was waited for: if it was so short that spinning would have done, spinning is worth
     /// another try.
     pub(super) fn slept(&mut self, time: Duration) {
-        if time < LONGEST * 4 {
+        if time < LONGEST {
             self.credit = (self.credit + 4).min(FULL_CREDIT);
+            self.limit = (time * 2).clamp(USUAL, LONGEST);
         }
     }
 }

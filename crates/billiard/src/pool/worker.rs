@@ -186,12 +186,6 @@ impl Runtime {
         self.since
     }
 
-    /// Whether the soft limit that was just signalled is meant for `key`.
-    #[must_use]
-    pub fn is_aimed_at(&self, key: TaskKey) -> bool {
-        self.seat.aimed() == key.to_bits()
-    }
-
     /// Finds room for a large result. `None`: there is none.
     pub fn place(&mut self, len: usize) -> Result<Option<Placed>, WorkerError> {
         let rooms = self.rooms.get_or_insert_with(|| Allocator::new(Arc::clone(&self.seat.area)));
@@ -271,12 +265,6 @@ impl Runtime {
         }
         self.hub.announce();
         Ok(())
-    }
-
-    /// Descriptor and offset to which a crash handler may write where it was.
-    #[must_use]
-    pub fn last_words_target(&self) -> (i32, u64) {
-        self.seat.last_words_target()
     }
 }
 

@@ -93,6 +93,8 @@ impl<'a> Mount<'a> {
             .strip_prefix(&self.root)
             .ok()
             .filter(|inside| inside.components().all(|part| matches!(part, Component::Normal(_))));
+        // Joining nothing would leave a slash at the end.
+        let inside = inside.filter(|inside| !inside.as_os_str().is_empty());
         let mut folder = Some(inside.map_or_else(|| self.point.clone(), |inside| self.point.join(inside)));
         let top = self.point.clone();
         std::iter::from_fn(move || {

@@ -38,6 +38,8 @@ struct Flight {
 pub(super) struct Desk {
     pub(super) seat: Arc<Seat>,
     pub(super) child: Arc<Child>,
+    /// What the owner calls the worker.
+    pub(super) name: Arc<str>,
     tasks: Producer,
     pub(super) results: Consumer,
     flights: VecDeque<Flight>,
@@ -75,14 +77,14 @@ impl Desks {
         u32::try_from(self.functions.len()).expect("fewer than 2^32 functions fit into memory")
     }
 
-    pub(super) fn open(&mut self, seat: Arc<Seat>, child: Arc<Child>) {
+    pub(super) fn open(&mut self, seat: Arc<Seat>, child: Arc<Child>, name: &str) {
         let index = seat.id().seat as usize;
         if self.desks.len() <= index {
             self.desks.resize_with(index + 1, || None);
         }
         let (tasks, results) = (seat.task_producer(), seat.result_consumer());
         self.desks[index] =
-            Some(Desk { seat, child, tasks, results, flights: VecDeque::new(), told: Vec::new() });
+            Some(Desk { seat, child, name: name.into(), tasks, results, flights: VecDeque::new(), told: Vec::new() });
     }
 
     /// Closes the desk of a worker that is gone, and takes back the memory it held.

@@ -12,8 +12,9 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -30,7 +31,7 @@ use super::spin::Spin;
 use super::worker::INLINE_MOST;
 use crate::arena::{Allocator, Extent};
 use crate::process::Child;
-use crate::sys::{ExitStatus, Identity, Moment, me, now};
+use crate::sys::{ExitStatus, Identity, Moment, close_raw, me, now};
 use desks::Desks;
 use reactor::{Core, Tag};
 
@@ -78,6 +79,8 @@ pub enum Event {
         pid: i32,
         /// How.
         status: ExitStatus,
+        /// What it had written about its end.
+        last_words: Option<String>,
     },
     /// A job that wanted to be told has ended.
     Done(Arc<Job>),
@@ -160,6 +163,33 @@ pub(super) struct Inner {
     spin: Mutex<Spin>,
 }
 
+/// Every engine of this process, so that a forked worker can close what it has no business with.
+static ENGINES: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+
+/// Closes, in a freshly forked worker, the descriptors of all engines of its parent, but for those of its own seat.
+///
+/// # Fork
+/// Call it only in a child that will never return to the code of the parent. A lock that was held when the child was forked
+/// is left alone, and what it protects stays open.
+pub fn close_inherited(own: &Seat, hub: &Hub) {
+    let Ok(engines) = ENGINES.try_lock() else { return };
+    let keep = [own.descriptors(), hub.descriptors()].concat();
+    for inner in engines.iter().filter_map(Weak::upgrade) {
+        // The numbers are free for others from now on, so the values that would close them again must never be dropped.
+        let inner = ManuallyDrop::new(inner);
+        let mut fds = vec![inner.epoll.as_raw_fd(), inner.timer.as_raw_fd()];
+        fds.extend(inner.hub.descriptors());
+        if let Ok(core) = inner.core.try_lock() {
+            for desk in core.desks.iter() {
+                fds.extend(desk.seat.descriptors());
+                fds.extend(desk.child.sentinel().map(|fd| fd.as_raw_fd()));
+            }
+        }
+        fds.retain(|fd| !keep.contains(fd));
+        fds.into_iter().for_each(close_raw);
+    }
+}
+
 /// A pool of workers, as its owner holds it. Dropping it lets the pool finish what was submitted and then end.
 ///
 /// # Fork
@@ -211,12 +241,16 @@ impl Engine {
         let mut core = inner.enter()?;
         inner.after(&mut core);
         drop(core);
+        let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+        engines.retain(|engine| engine.strong_count() > 0);
+        engines.push(Arc::downgrade(&inner));
+        drop(engines);
         Ok(Self { inner })
     }
 
     /// Starts the background thread. It ends by itself when the pool is over.
     pub fn run(&self) -> Result<(), EngineError> {
-        self.inner.enter()?;
+        drop(self.inner.enter()?);
         background::start(Arc::clone(&self.inner)).map_err(os("start the background thread"))
     }
 
@@ -298,9 +332,29 @@ impl Engine {
         }
     }
 
-    /// No more parts will be submitted for a stream.
+    /// Announces a stream: parts may be submitted to it until [`Engine::fed`], even after the pool was closed.
+    pub fn open_stream(&self) -> Result<(), EngineError> {
+        self.accepting()?.scheduler.open_stream();
+        Ok(())
+    }
+
+    /// Submits one more part of a stream.
+    pub fn feed(&self, job: &Arc<Job>, part: u32, body: Body) -> Result<(), EngineError> {
+        let mut core = self.inner.enter()?;
+        match core.phase() {
+            Phase::Running | Phase::Draining => {}
+            phase => return Err(EngineError::NotRunning(phase)),
+        }
+        job.expect();
+        self.inner.submit(&mut core, job, part, body, Limits::NONE);
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// No more parts will be submitted to a stream.
     pub fn fed(&self, job: &Arc<Job>) -> Result<(), EngineError> {
         let mut core = self.inner.enter()?;
+        core.scheduler.close_stream();
         if job.fed() {
             core.announce_end(job);
         }
@@ -361,11 +415,11 @@ impl Engine {
         Ok((Arc::new(seat), Arc::clone(&self.inner.hub)))
     }
 
-    /// The worker's process runs.
-    pub fn started(&self, seat: Arc<Seat>, child: Arc<Child>) -> Result<(), EngineError> {
+    /// The worker's process runs. The name is told with its losses.
+    pub fn started(&self, seat: Arc<Seat>, child: Arc<Child>, name: &str) -> Result<(), EngineError> {
         let id = seat.id();
         let mut core = self.inner.enter()?;
-        core.desks.open(seat, Arc::clone(&child));
+        core.desks.open(seat, Arc::clone(&child), name);
         core.scheduler.started(id);
         self.inner.watch(id, &child).map_err(os("watch a worker"))?;
         self.inner.after(&mut core);
@@ -480,21 +534,6 @@ impl Engine {
     #[must_use]
     pub fn may_spin(&self) -> bool {
         self.inner.options.spin
-    }
-
-    /// Descriptors that a forked worker other than the one in `seat` must close.
-    #[must_use]
-    pub fn private_descriptors(&self, but: &Seat) -> Vec<RawFd> {
-        let mut fds = vec![self.inner.epoll.as_raw_fd(), self.inner.timer.as_raw_fd()];
-        if let Ok(core) = self.inner.enter() {
-            for desk in core.desks.iter() {
-                fds.extend(desk.seat.descriptors());
-                fds.extend(desk.child.sentinel().map(|fd| fd.as_raw_fd()));
-            }
-        }
-        let keep = but.descriptors();
-        fds.retain(|fd| !keep.contains(fd));
-        fds
     }
 
     /// A job of this engine's owner.

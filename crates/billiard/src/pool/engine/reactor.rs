@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::job::{Job, Notify, Report, Shape, Verdict};
-use super::super::scheduler::{Action, Failure, Phase, Scheduler, TaskKey, WorkerId};
+use super::super::scheduler::{Action, Failure, Phase, Scheduler, TaskKey, WorkerId, WorkerState};
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
 use super::super::Message;
@@ -51,6 +51,8 @@ pub(super) struct Core {
     /// Completed when the pool is over.
     pub(super) over: Arc<Job>,
     pub(super) hub: Arc<Hub>,
+    /// What the last worker said that could not start.
+    pub(super) start_error: Option<String>,
     scratch: Vec<u8>,
     actions: Vec<Action<Tag>>,
 }
@@ -72,6 +74,7 @@ impl Core {
             timer: None,
             over,
             hub,
+            start_error: None,
             scratch: Vec::new(),
             actions: Vec::new(),
         };
@@ -129,6 +132,7 @@ impl Core {
                         Ok(Some(lease)) => Message::Shared(Arc::new(lease)),
                         _ => Message::copy(&self.scratch),
                     };
+                    let pid = desk.child.pid();
                     self.desks.forget(id, key);
                     if let Some(tag) = self.scheduler.finished(id, key, Duration::from_nanos(head.extra)) {
                         let verdict = if head.aux & IS_ERROR == 0 {
@@ -136,6 +140,7 @@ impl Core {
                         } else {
                             Verdict::Error(message)
                         };
+                        tag.job.ran_by(pid);
                         self.complete(&tag, verdict);
                     }
                     if head.aux & IS_LAST != 0 {
@@ -218,7 +223,12 @@ impl Core {
                 self.complete(&tag, Verdict::Failed(Box::new(report)));
             }
             Action::Start(id) => self.events.push_back(Event::Start(id)),
-            Action::Inspect(id) => self.signal(id, self.signals.inspect),
+            Action::Inspect(id) => {
+                if let Some(desk) = self.desks.get(id) {
+                    desk.seat.notebook().clear();
+                }
+                self.signal(id, self.signals.inspect);
+            }
             Action::Interrupt { tag, worker, task, limit } => {
                 if tag.job.notify().soft_limit {
                     self.events.push_back(Event::SoftLimit { job: tag.job, part: tag.part, limit });
@@ -262,7 +272,11 @@ impl Core {
         Report {
             part: tag.part,
             pid: desk.map(|d| d.child.pid()),
-            last_words: desk.and_then(|d| d.seat.last_words()),
+            worker_name: desk.map(|d| Arc::clone(&d.name)),
+            last_words: match why {
+                Failure::Broken => self.start_error.clone(),
+                _ => desk.and_then(|d| d.seat.notebook().read()),
+            },
             ran,
             why,
         }
@@ -278,11 +292,15 @@ impl Core {
             Err(_) => ExitStatus::Unknown,
         };
         self.drain(id.seat as usize);
+        let last_words = self.desks.get(id).and_then(|d| d.seat.notebook().read());
+        if self.scheduler.state(id) == Some(WorkerState::Starting) && last_words.is_some() {
+            self.start_error.clone_from(&last_words);
+        }
         self.scheduler.gone(id, status, now(), &mut self.desks);
         // The verdicts look at the desk, so it is closed after them.
         self.carry_out();
         self.desks.close(id);
-        self.events.push_back(Event::Exited { worker: id, pid, status });
+        self.events.push_back(Event::Exited { worker: id, pid, status, last_words });
         true
     }
 

@@ -7,24 +7,27 @@
 //! A *task* is one unit that a worker runs. Its life: queued → handed to a worker's ring → claimed by the worker →
 //! finished. Until it is claimed it can be recalled and given to somebody else; once claimed it is never run again.
 
+mod action;
 mod dispatch;
 mod limits;
 mod restart;
 mod roster;
+mod staff;
 mod tasks;
 
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use action::{Action, Channels, Config, Failure, Phase};
 pub use restart::RestartPolicy;
 pub use roster::{WorkerId, WorkerState};
 pub use tasks::{Limits, TaskKey};
 
 use crate::sys::{ExitStatus, Moment};
-use roster::{Roster, Worker};
+use roster::Roster;
 use tasks::{Place, Tasks};
 
 /// How long a worker that was told to terminate may take before it is killed.
@@ -35,108 +38,6 @@ const SURVIVAL: Duration = Duration::from_secs(1);
 
 /// The exit code of a worker that leaves because it has done its share.
 pub const EX_RECYCLE: i32 = 155;
-
-/// The rings, as the scheduler sees them.
-pub trait Channels {
-    /// What a task carries on its way to a worker.
-    type Body;
-
-    /// Puts a task into a worker's ring and wakes the worker if it sleeps; gives the body back if there is no room.
-    fn hand(&mut self, worker: WorkerId, task: TaskKey, body: Self::Body) -> Result<(), Self::Body>;
-
-    /// Takes a task back out of a worker's ring unless the worker has claimed it.
-    fn recall(&mut self, worker: WorkerId, task: TaskKey) -> Option<Self::Body>;
-
-    /// What the worker has claimed and not yet finished, and since when.
-    fn running(&self, worker: WorkerId) -> Option<(TaskKey, Moment)>;
-}
-
-/// Why a task ended without a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The worker died while it ran the task.
-    Lost {
-        /// Who.
-        worker: WorkerId,
-        /// How the worker ended.
-        status: ExitStatus,
-        /// How long the task had been running.
-        ran: Duration,
-    },
-    /// The hard limit fired.
-    TimeLimit {
-        /// Who ran it.
-        worker: WorkerId,
-        /// The limit that was passed.
-        limit: Duration,
-    },
-    /// Somebody ended the pool, or this very job.
-    Terminated {
-        /// How the worker ended, if one was running the task.
-        status: Option<ExitStatus>,
-    },
-    /// No worker can be started any more.
-    Broken,
-}
-
-/// What the engine must do in the world.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action<T> {
-    /// Tell the owner that its task ended without a result.
-    Fail {
-        /// Whose task.
-        tag: T,
-        /// The reason.
-        why: Failure,
-    },
-    /// Start a worker process for this seat.
-    Start(WorkerId),
-    /// Write down where the worker's interpreter is, since a limit is about to fire.
-    Inspect(WorkerId),
-    /// The task has passed its soft limit: tell its owner, then interrupt exactly this task.
-    Interrupt {
-        /// Whose task.
-        tag: T,
-        /// Who runs it.
-        worker: WorkerId,
-        /// What to interrupt.
-        task: TaskKey,
-        /// The limit that was passed.
-        limit: Duration,
-    },
-    /// Ask the worker to terminate, with its group if it leads one.
-    Terminate(WorkerId),
-    /// End the worker by force, with its group if it leads one.
-    Kill(WorkerId),
-    /// Ask the worker to leave once its ring is empty.
-    Retire(WorkerId),
-    /// The pool can start no workers any more.
-    Broke,
-}
-
-/// Where the pool is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Work is accepted.
-    Running,
-    /// No new work; what was accepted is finished.
-    Draining,
-    /// Everything ends now.
-    Terminating,
-    /// Workers could not be started; everything pending has failed.
-    Broken,
-}
-
-/// What a pool is told at its birth.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How many workers there should be.
-    pub workers: u32,
-    /// Tasks after which a worker is replaced.
-    pub tasks_per_worker: Option<u32>,
-    /// When to give up restarting.
-    pub restart: RestartPolicy,
-}
 
 /// The state machine. `T` identifies the owner of a task to the engine, `B` is what travels to the worker.
 #[derive(Debug)]
@@ -154,6 +55,8 @@ pub struct Scheduler<T, B> {
     /// When to look whether a worker that was thought idle has taken what it was given.
     doubt_at: Option<Moment>,
     restart: restart::Restarts,
+    /// Streams of tasks that are still being fed: work is to come although none may be pending.
+    streams: usize,
     actions: Vec<Action<T>>,
 }
 
@@ -170,6 +73,7 @@ impl<T: Clone, B> Scheduler<T, B> {
             mean_run_ns: None,
             doubt_at: None,
             restart: restart::Restarts::new(config.restart.clone()),
+            streams: 0,
             actions: Vec::new(),
             config,
         };
@@ -204,7 +108,23 @@ impl<T: Clone, B> Scheduler<T, B> {
 
     /// Whether nothing is left to do and nobody is left to do it.
     pub fn is_over(&self) -> bool {
-        self.phase != Phase::Running && self.tasks.len() == 0 && self.roster.is_empty()
+        self.phase != Phase::Running && self.is_idle() && self.roster.is_empty()
+    }
+
+    /// Whether nothing is pending and nothing is announced.
+    const fn is_idle(&self) -> bool {
+        self.tasks.len() == 0 && (self.streams == 0 || !matches!(self.phase, Phase::Running | Phase::Draining))
+    }
+
+    /// A stream of tasks begins: a draining pool waits for its end.
+    pub const fn open_stream(&mut self) {
+        self.streams += 1;
+    }
+
+    /// A stream of tasks has ended.
+    pub fn close_stream(&mut self) {
+        self.streams = self.streams.saturating_sub(1);
+        self.let_go();
     }
 
     /// What must be done in the world, in order; the list is handed over.
@@ -329,184 +249,6 @@ impl<T: Clone, B> Scheduler<T, B> {
     /// The worker's process could not be started at all.
     pub fn not_started<C: Channels<Body = B>>(&mut self, worker: WorkerId, now: Moment, channels: &mut C) {
         self.gone(worker, ExitStatus::Unknown, now, channels);
-    }
-
-    fn replace(&mut self, w: &Worker, status: ExitStatus, now: Moment) {
-        if !matches!(self.phase, Phase::Running | Phase::Draining) {
-            return;
-        }
-        let regular = matches!(status, ExitStatus::Code(0 | EX_RECYCLE));
-        let expected = regular || w.told_to_end || w.state == WorkerState::Dying;
-        if w.state == WorkerState::Starting && !w.told_to_end {
-            self.restart.failed_start(now);
-        }
-        if !expected && !w.proven {
-            self.restart.unproven_loss(now);
-        }
-        if self.restart.exhausted() {
-            self.break_down();
-        } else {
-            self.fill_seats();
-        }
-    }
-
-    fn break_down(&mut self) {
-        self.phase = Phase::Broken;
-        self.actions.push(Action::Broke);
-        self.fail_everything(&Failure::Broken);
-        self.end_workers(false);
-    }
-
-    /// Asks for the processes that are missing, as far as the restart policy lets us.
-    fn fill_seats(&mut self) {
-        let wanted = match self.phase {
-            Phase::Running => self.target,
-            // What is queued still has to be run by somebody; more workers than tasks would be born to leave.
-            Phase::Draining => self.target.min(u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)),
-            Phase::Terminating | Phase::Broken => return,
-        };
-        if self.restart.holding() {
-            return;
-        }
-        while self.roster.staying() < wanted {
-            if self.restart.probing() && self.roster.iter().any(|w| w.state == WorkerState::Starting) {
-                return;
-            }
-            let id = self.roster.admit(self.config.tasks_per_worker);
-            self.actions.push(Action::Start(id));
-        }
-    }
-
-    /// Stops accepting; the workers leave when everything is done.
-    pub fn close(&mut self) {
-        if self.phase == Phase::Running {
-            self.phase = Phase::Draining;
-            self.let_go();
-        }
-    }
-
-    /// Ends everything: pending tasks fail, idle workers leave, busy ones are terminated and, if need be, killed.
-    pub fn terminate<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
-        if self.phase == Phase::Terminating {
-            return;
-        }
-        self.phase = Phase::Terminating;
-        let ids: Vec<_> = self.roster.iter().map(|w| w.id).collect();
-        for id in ids {
-            self.take_back(id, channels);
-        }
-        let busy: Vec<_> = self.roster.iter().filter(|w| !w.handed.is_empty()).map(|w| w.id).collect();
-        self.fail_everything(&Failure::Terminated { status: None });
-        for id in busy {
-            self.doom(id, now);
-        }
-        self.end_workers(true);
-        for w in self.roster.iter_mut() {
-            w.kill_at.get_or_insert(now.after(TERMINATE_GRACE));
-        }
-    }
-
-    fn fail_everything(&mut self, why: &Failure) {
-        self.queue.clear();
-        for w in self.roster.iter_mut() {
-            w.handed.clear();
-        }
-        for task in self.tasks.drain() {
-            self.actions.push(Action::Fail { tag: task.tag, why: why.clone() });
-        }
-    }
-
-    /// Sends everybody home who is not already on the way.
-    fn end_workers(&mut self, gently: bool) {
-        for w in self.roster.iter_mut() {
-            if w.state == WorkerState::Dying {
-                continue;
-            }
-            w.told_to_end = true;
-            if w.has_process {
-                self.actions.push(if gently && w.state != WorkerState::Starting {
-                    Action::Retire(w.id)
-                } else {
-                    Action::Terminate(w.id)
-                });
-            }
-            w.state = WorkerState::Dying;
-        }
-    }
-
-    /// Lets workers leave that a draining pool will not need any more.
-    fn let_go(&mut self) {
-        if self.phase != Phase::Draining || self.tasks.len() > 0 {
-            return;
-        }
-        for w in self.roster.iter_mut() {
-            if w.has_process && matches!(w.state, WorkerState::Starting | WorkerState::Up) {
-                w.state = WorkerState::Leaving;
-                w.told_to_end = true;
-                self.actions.push(Action::Retire(w.id));
-            }
-        }
-    }
-
-    /// Adds `n` workers.
-    pub fn grow(&mut self, n: u32) {
-        self.target = self.target.saturating_add(n);
-        self.saturated = false;
-        self.fill_seats();
-    }
-
-    /// Sends `n` idle workers home and does not replace them; all of them or none. Answers who goes.
-    pub fn shrink<C: Channels<Body = B>>(&mut self, n: u32, channels: &mut C) -> Option<Vec<WorkerId>> {
-        let idle: Vec<_> = self
-            .roster
-            .iter()
-            .filter(|w| {
-                w.has_process && w.accepts() && w.handed.is_empty() && channels.running(w.id).is_none()
-            })
-            .map(|w| w.id)
-            .take(n as usize)
-            .collect();
-        if idle.len() < n as usize {
-            return None;
-        }
-        self.target -= n;
-        for &id in &idle {
-            self.retire(id);
-        }
-        Some(idle)
-    }
-
-    /// Replaces every worker once it has finished what it runs.
-    pub fn renew<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
-        let ids: Vec<_> = self.roster.iter().filter(|w| w.has_process && w.accepts()).map(|w| w.id).collect();
-        for id in ids {
-            self.take_back(id, channels);
-            self.retire(id);
-        }
-        self.saturated = false;
-        self.fill_seats();
-        self.dispatch(now, channels);
-    }
-
-    fn retire(&mut self, id: WorkerId) {
-        if let Some(w) = self.roster.get_mut(id) {
-            w.state = WorkerState::Leaving;
-            w.told_to_end = true;
-            self.actions.push(Action::Retire(id));
-        }
-    }
-
-    /// The caller is about to signal this worker on purpose: only what it runs now may be hit, and if that kills it, the
-    /// task ends as terminated. The worker gets nothing new until it is clear whether it survives.
-    pub fn end_job<C: Channels<Body = B>>(&mut self, worker: WorkerId, now: Moment, channels: &mut C) {
-        self.take_back(worker, channels);
-        if let Some(w) = self.roster.get_mut(worker) {
-            w.told_to_end = true;
-            w.condemned = channels.running(worker).map(|(key, _)| key);
-            w.paused_until = Some(now.after(SURVIVAL));
-        }
-        self.saturated = false;
-        self.dispatch(now, channels);
     }
 
     /// The state of a worker, if it is still on the roster.

@@ -158,6 +158,12 @@ impl Roster {
         self.seats.iter_mut().flatten()
     }
 
+    /// How many seats there are, taken or not.
+    #[cfg(test)]
+    pub(super) const fn seats(&self) -> usize {
+        self.seats.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }

@@ -102,6 +102,12 @@ impl<T, B> Tasks<T, B> {
         self.len
     }
 
+    /// How many rows there are, used or not.
+    #[cfg(test)]
+    pub(super) const fn capacity(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(super) fn insert(&mut self, tag: T, body: B, limits: Limits) -> TaskKey {
         let limits = (limits != Limits::NONE).then(|| Box::new(limits));
         let task = Task { tag, body: Some(body), limits, place: Place::Queued, interrupted: false };

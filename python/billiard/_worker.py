@@ -1,0 +1,211 @@
+"""The process that runs tasks."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import _tasks
+from .common import clear_terminate_handler_fired, reset_signals, terminate_handler_fired
+from .exceptions import SoftTimeLimitExceeded
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from . import _billiard
+
+EX_OK = 0
+EX_FAILURE = 1
+EX_RECYCLE = 0x9B
+
+SIG_SOFT_TIMEOUT = signal.SIGUSR1
+#: Makes a worker write down where it is. A real-time signal, since the others belong to programs.
+SIG_INSPECT = signal.SIGRTMAX - 3
+
+
+def soft_timeout_sighandler(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Interrupt whatever runs, as a soft time limit does."""
+    raise SoftTimeLimitExceeded()
+
+
+class _ReadyCounter:
+    """How many of a worker's jobs have been finished."""
+
+    def __init__(self, runtime: _billiard.Runtime) -> None:
+        self._runtime = runtime
+
+    @property
+    def value(self) -> int:
+        return self._runtime.completed
+
+
+class Worker:
+    """What runs in a worker process: an object that is called there, once.
+
+    Args:
+        inq: Where jobs come from.
+        outq: Where results go.
+        synq: Where the parent confirms that a job may begin.
+        initializer: Called with ``initargs`` before the first job, and before signal handlers are installed.
+        initargs: See there.
+        maxtasks: Leave after so many jobs.
+        sentinel: An event; leave between two jobs once it is set.
+        on_exit: Called with the process id and the exit code just before the process ends.
+        sigprotection: Take over all signals that end a process, rather than the few that the owner uses.
+        wrap_exception: Send exceptions with their tracebacks.
+        max_memory_per_child: Leave after a job if more than so many KiB are resident.
+        on_ready_counter: Counts the results that the parent has seen.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        inq: Any,
+        outq: Any,
+        synq: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Any = (),
+        maxtasks: int | None = None,
+        sentinel: Any = None,
+        on_exit: Callable[[int, int], object] | None = None,
+        sigprotection: bool = True,
+        wrap_exception: bool = True,
+        max_memory_per_child: float | None = None,
+        on_ready_counter: Any = None,
+    ) -> None:
+        if maxtasks is not None and (type(maxtasks) is not int or maxtasks < 1):
+            raise ValueError(f"maxtasksperchild must be a positive int or None, not {maxtasks!r}")
+        self.initializer = initializer
+        self.initargs = initargs
+        self.maxtasks = maxtasks
+        self.max_memory_per_child = max_memory_per_child
+        self.on_exit = on_exit
+        self.sigprotection = sigprotection
+        self.inq, self.outq, self.synq = inq, outq, synq
+        self.wrap_exception = wrap_exception
+        self._shutdown = sentinel
+        self.on_ready_counter = on_ready_counter
+        self._seat: _billiard.Seat | None = None
+        self._runtime: _billiard.Runtime | None = None
+        self._parent = os.getpid()
+
+    def contribute_to_object(self, obj: Any) -> Any:
+        """Put on a process object what its owner needs to reach this worker."""
+        obj.inq, obj.outq, obj.synq = self.inq, self.outq, self.synq
+        return obj
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (
+            self.inq,
+            self.outq,
+            self.synq,
+            self.initializer,
+            self.initargs,
+            self.maxtasks,
+            self._shutdown,
+            self.on_exit,
+            self.sigprotection,
+            self.wrap_exception,
+            self.max_memory_per_child,
+            self.on_ready_counter,
+        )
+
+    def __call__(self) -> None:
+        """Be the worker, until there is a reason to leave; then end the process."""
+        pid = os.getpid()
+        code: Any = None
+        failure: BaseException | None = None
+        try:
+            self._take_seat()
+            self.after_fork()
+            assert self._runtime is not None
+            self._runtime.up()
+            self.on_loop_start(pid=pid)
+            code = self.workloop(pid=pid)
+        except SystemExit as error:
+            code = EX_OK if error.code is None else error.code
+        except Exception as error:
+            failure = error
+            if self._seat is not None:
+                self._seat.note(_tasks.stack_of(error))
+            _tasks.log_error("Pool process %r error: %r", self, error)
+        self._do_exit(pid, code, failure)
+
+    def _take_seat(self) -> None:
+        if self._seat is None:
+            raise RuntimeError("a worker is started by its pool")
+        self._runtime = self._seat.take(self._parent)
+        self.on_ready_counter = _ReadyCounter(self._runtime)
+        # What the interpreter was doing when it crashed, or when a limit passed, is told to the parent.
+        faulthandler.enable(file=self._seat.notebook, all_threads=True)
+        faulthandler.register(SIG_INSPECT, file=self._seat.notebook, all_threads=True, chain=False)
+
+    def after_fork(self) -> None:
+        """Make the process a worker: run the initializer, then take over the signals."""
+        clear_terminate_handler_fired()
+        if self.initializer is not None:
+            self.initializer(*self.initargs)
+        reset_signals(full=self.sigprotection)
+        signal.signal(SIG_SOFT_TIMEOUT, self._on_soft_timeout)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _on_soft_timeout(self, signum: int, frame: FrameType | None) -> None:
+        # A limit that passed just as its task ended must not hit the next one.
+        if self._runtime is not None and self._runtime.soft_limit_is_due():
+            soft_timeout_sighandler(signum, frame)
+
+    def on_loop_start(self, pid: int) -> None:
+        """Called when the worker is ready for jobs."""
+
+    def prepare_result(self, result: Any) -> Any:
+        """Called with what a task returned; returns what is sent."""
+        return result
+
+    def workloop(self, debug: Any = None, now: Any = None, pid: int | None = None) -> int:  # noqa: ARG002
+        """Run tasks until there is a reason to leave.
+
+        Returns:
+            The exit code.
+        """
+        assert self._runtime is not None
+        limit = self.max_memory_per_child
+        done = self._runtime.serve(
+            max_tasks=self.maxtasks,
+            memory_limit=None if limit is None else int(limit),
+            prepare=None if type(self).prepare_result is Worker.prepare_result else self.prepare_result,
+        )
+        return EX_RECYCLE if done else EX_OK
+
+    def _do_exit(self, pid: int, exitcode: Any, exc: BaseException | None = None) -> None:
+        if exitcode is None:
+            exitcode = EX_FAILURE if exc is not None else EX_OK
+        elif not isinstance(exitcode, int):
+            exitcode = EX_FAILURE
+        try:
+            if self.on_exit is not None:
+                self.on_exit(pid, exitcode)
+            _flush_streams()
+        finally:
+            if terminate_handler_fired() and exitcode < 0:
+                _end_by_signal(exitcode + 256)
+            os._exit(exitcode & 0xFF)
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            pass
+
+
+def _end_by_signal(signum: int) -> None:
+    """End as if there had been no handler, so that the exit status names the signal."""
+    try:
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    except (OSError, ValueError):
+        pass
