@@ -1,7 +1,7 @@
 """Processes and process pools with time limits, exact loss detection and shared-memory speed.
 
-The package has the interface of `multiprocessing`, with pools made for task queues. Its functions are the methods of one
-context; ``get_context(name)`` gives a context for another way of starting processes.
+The package has the interface of `multiprocessing`, with pools made for task queues. Its functions are the
+methods of one context; ``get_context(name)`` gives a context for another way of starting processes.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def ensure_multiprocessing() -> None:
         raise NotImplementedError("the native part of the package is missing") from error
 
 
-# What is defined in the program's main module is pickled under this name by children that were started afresh.
+# What is defined in the program's main module is pickled under this name by children that were started
+# afresh.
 if "__main__" in sys.modules:
     sys.modules["__mp_main__"] = sys.modules["__main__"]

@@ -7,14 +7,16 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from time import monotonic
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from .exceptions import RestartFreqExceeded
 
-#: Exit status of a process that was told to terminate again and again while it cleaned up ("internal software error").
+#: Exit status of a process that was told to terminate again and again while it cleaned up ("internal software
+#: error").
 EX_SOFTWARE = 70
 
 pickle_load = pickle.load
@@ -80,10 +82,8 @@ def pickle_loads(s: Any, load: Callable[[BytesIO], Any] = pickle_load) -> Any:
 
 def maybe_setsignal(signum: int, handler: Any) -> None:
     """Install a signal handler where that is possible: not every signal, platform and thread allows it."""
-    try:
+    with suppress(OSError, AttributeError, ValueError, RuntimeError):
         signal.signal(signum, handler)
-    except (OSError, AttributeError, ValueError, RuntimeError):
-        pass
 
 
 def signum(sig: str) -> int | None:
@@ -106,20 +106,17 @@ def clear_terminate_handler_fired() -> None:
 def _shutdown_cleanup(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
     """Leave in an orderly way when told to terminate.
 
-    The exit starts with the first signal. The second one lets it finish, since whoever sent it may simply not know of the
-    first. The third one means it.
+    The exit starts with the first signal. The second one lets it finish, since whoever sent it may simply not
+    know of the first. The third one means it.
     """
     global _told_again
     if not _should_have_exited[0]:
         _should_have_exited[0] = True
         sys.exit(-(256 - signum))
-    _told_again += 1
-    if _told_again > 1:
-        _exit_at_once()
-
-
-def _exit_at_once() -> NoReturn:
-    os._exit(EX_SOFTWARE)
+    else:
+        _told_again += 1
+        if _told_again > 1:
+            os._exit(EX_SOFTWARE)
 
 
 def _should_override_term_signal(sig: str, current: Any) -> bool:
@@ -143,7 +140,7 @@ def reset_signals(handler: Any = _shutdown_cleanup, full: bool = False) -> None:
             maybe_setsignal(number, signal.SIG_IGN)
 
 
-class restart_state:  # noqa: N801
+class restart_state:
     """Counts restarts and refuses too many of them in too short a time.
 
     Args:
@@ -151,13 +148,13 @@ class restart_state:  # noqa: N801
         maxT: Length of the window, in seconds.
 
     Attributes:
-        R: Restarts so far in this window. May be assigned: a worker that accepts a job proves that starting works.
-        T: When the window began, on the monotonic clock; ``None`` before the first restart.
+        R: Restarts so far in this window. May be assigned: a worker that accepts a job proves that starting
+        works. T: When the window began, on the monotonic clock; ``None`` before the first restart.
     """
 
     RestartFreqExceeded = RestartFreqExceeded
 
-    def __init__(self, maxR: int | None, maxT: float) -> None:  # noqa: N803
+    def __init__(self, maxR: int | None, maxT: float) -> None:
         self.maxR = maxR
         self.maxT = maxT
         self.R = 0
@@ -175,7 +172,7 @@ class restart_state:  # noqa: N801
         now = monotonic() if now is None else now
         if self.T and now - self.T >= self.maxT:
             self.T, self.R = now, 0
-        elif self.maxR and self.R >= self.maxR:
+        elif self.maxR and self.maxR <= self.R:
             spent, self.R = self.R, 0
             raise self.RestartFreqExceeded(f"{spent!r} in {self.maxT!r}s")
         if self.T is None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from os import fsdecode, fsencode
 from typing import Any, TypeVar
@@ -100,16 +101,16 @@ def close_open_fds(keep: Iterable[Any] | None = None) -> None:
         return
     # Downwards, so that the standard three go last.
     for number in sorted(set(numbers) - kept, reverse=True):
-        try:
+        with suppress(OSError):
             os.close(number)
-        except OSError:
-            pass
 
 
 def _close_all_but(kept: set[int]) -> None:
     low = 0
     for number in [*sorted(kept), get_fdmax(2048) or 2048]:
-        os.closerange(low, number)
+        # An empty range from 0 would close everything in some versions of the interpreter.
+        if low < number:
+            os.closerange(low, number)
         low = max(low, number + 1)
 
 
@@ -164,7 +165,8 @@ def maxrss_to_kb(v: int) -> float:
 def mem_rss() -> float:
     """The resident memory of this process now, in KiB.
 
-    Source: billiard 4.2.1 ``mem_rss``. Different here: the current size, not the largest ever, where the system tells it.
+    Source: billiard 4.2.1 ``mem_rss``. Different here: the current size, not the largest ever, where the
+    system tells it.
 
     Raises:
         ImportError: This platform does not tell.

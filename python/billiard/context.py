@@ -67,8 +67,8 @@ class BaseContext:
     def usable_cpu_count(self) -> int:
         """Return how many processors this process may really use.
 
-        That is the least of its affinity and of all processor quotas of its control groups, rounded up, at least 1. The
-        environment variable ``BILLIARD_CPU_COUNT`` overrides it.
+        That is the least of its affinity and of all processor quotas of its control groups, rounded up, at
+        least 1. The environment variable ``BILLIARD_CPU_COUNT`` overrides it.
 
         Raises:
             ValueError: The variable is not a positive whole number.
@@ -82,7 +82,7 @@ class BaseContext:
             raise ValueError(f"{_CPU_COUNT_VARIABLE} must be a positive whole number, not {ordered!r}")
         return _billiard.usable_cpu_count(int(ordered))
 
-    def Pool(  # noqa: N802, PLR0913
+    def Pool(
         self,
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,
@@ -220,8 +220,8 @@ class Process(process.BaseProcess):
     _start_method = None
 
     @staticmethod
-    def _Popen(process_obj: process.BaseProcess) -> Any:  # noqa: N802
-        return _default_context.get_context().Process._Popen(process_obj)  # type: ignore[call-arg, arg-type]
+    def _Popen(process_obj: process.BaseProcess) -> Any:
+        return _default_context.get_context().Process._Popen(process_obj)  # type: ignore[call-arg]
 
 
 class DefaultContext(BaseContext):
@@ -285,7 +285,7 @@ class ForkProcess(process.BaseProcess):
     _start_method = "fork"
 
     @staticmethod
-    def _Popen(process_obj: process.BaseProcess) -> Any:  # noqa: N802
+    def _Popen(process_obj: process.BaseProcess) -> Any:
         from .popen_fork import Popen
 
         return Popen(process_obj)
@@ -301,9 +301,7 @@ class ForkContext(BaseContext):
 _concrete_contexts: dict[str, BaseContext] = {"fork": ForkContext()}
 
 # Taken from `sys.platform` at import: on macOS and Windows system libraries do not survive a fork.
-_default_method = (
-    "spawn" if sys.platform in ("darwin", "win32") and "spawn" in _concrete_contexts else "fork"
-)
+_default_method = "spawn" if sys.platform in ("darwin", "win32") and "spawn" in _concrete_contexts else "fork"
 _default_context = DefaultContext(_concrete_contexts[_default_method])
 
 #: What of the default context is copied to the package.

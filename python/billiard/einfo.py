@@ -1,7 +1,8 @@
 """Exceptions that travel between processes, with a traceback that can be printed on the other side.
 
-A real traceback cannot be pickled. `Traceback` and its companions hold the few fields that `traceback`, `inspect` and
-`logging` look at, and claim through ``__class__`` to be the real types, so that those accept them.
+A real traceback cannot be pickled. `Traceback` and its companions hold the few fields that `traceback`,
+`inspect` and `logging` look at, and claim through ``__class__`` to be the real types, so that those accept
+them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 __all__ = ["ExceptionInfo", "Traceback"]
 
-#: Chains longer than this end in a stand-in that says so; pickling a longer one could itself overflow the stack.
+#: Chains longer than this end in a stand-in that says so; pickling a longer one could itself overflow the
+#: stack.
 DEFAULT_MAX_FRAMES = sys.getrecursionlimit() // 8
 
 _HAS_POSITIONS = sys.version_info >= (3, 11)
@@ -23,7 +25,7 @@ _UNKNOWN: _Position = (None, None, None, None)
 
 
 class RemoteTraceback(Exception):
-    """The text of a traceback from another process. It is the ``__cause__`` of the exception that came from there."""
+    """The text of a traceback from another process, as the ``__cause__`` of the exception from there."""
 
     def __init__(self, tb: str) -> None:
         self.tb = tb
@@ -33,7 +35,7 @@ class RemoteTraceback(Exception):
 
 
 class ExceptionWithTraceback(Exception):
-    """An exception on its way to another process; it is unpickled as the exception itself, with its cause set.
+    """An exception on its way to another process, unpickled as the exception itself with its cause set.
 
     Args:
         exc: The exception.
@@ -63,7 +65,7 @@ def rebuild_exc(exc: BaseException, tb: str) -> BaseException:
 
 
 class _Arrived:
-    """An exception that came from elsewhere and travels on: its remote traceback has to be packed beside it."""
+    """An exception from elsewhere that travels on, with its remote traceback packed beside it."""
 
     def __init__(self, exc: BaseException, tb: str) -> None:
         self.exc = exc
@@ -124,7 +126,8 @@ class _Code:
 
     Args:
         code: The code object.
-        lasti: Offset of the one instruction whose position is kept; ``None`` keeps all, which is a kilobyte and more.
+        lasti: Offset of the one instruction whose position is kept; ``None`` keeps all, which is a kilobyte
+        and more.
     """
 
     co_argcount = 0
@@ -153,7 +156,7 @@ class _Code:
         def co_positions(self) -> Callable[[], Iterator[_Position]]:
             return _positions_of(self._co_positions)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         return types.CodeType
 
@@ -194,10 +197,8 @@ class _Frame:
         }
         # Only this marker, with which test tools hide their own frames.
         self.f_locals: dict[str, Any] = {}
-        try:
+        if "__traceback_hide__" in frame.f_locals:
             self.f_locals["__traceback_hide__"] = frame.f_locals["__traceback_hide__"]
-        except KeyError:
-            pass
         self.f_code = self.Code(frame.f_code, lasti)
         self.f_lineno = frame.f_lineno
         self.f_lasti = frame.f_lasti
@@ -208,7 +209,7 @@ class _Frame:
         def co_positions(self) -> Callable[[], Iterator[_Position]]:
             return self.f_code.co_positions
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         return types.FrameType
 
@@ -235,7 +236,7 @@ class _Truncated:
         def co_positions(self) -> Callable[[], Iterator[_Position]]:
             return self.tb_frame.co_positions
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         return types.TracebackType
 
@@ -281,7 +282,7 @@ class Traceback:
         self.tb_lasti = tb.tb_lasti
         self.tb_next = None
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         return types.TracebackType
 
@@ -314,7 +315,8 @@ class ExceptionInfo:
 
     Attributes:
         type: The exception's class.
-        exception: The exception in its wrapping; after a journey the exception itself, whose ``__cause__`` holds the text
+        exception: The exception in its wrapping; after a journey the exception itself, whose ``__cause__``
+        holds the text
             of the traceback.
         tb: A `Traceback`; ``None`` for an exception that was never raised.
         traceback: The traceback as text, causes included.
@@ -350,9 +352,11 @@ class ExceptionInfo:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        exception = state.get("exception")
+        exception = self.exception
+        if exception is None or isinstance(exception, ExceptionWithTraceback):
+            return state
         cause = getattr(exception, "__cause__", None)
-        if isinstance(cause, RemoteTraceback) and not isinstance(exception, ExceptionWithTraceback):
+        if isinstance(cause, RemoteTraceback):
             state["exception"] = _Arrived(exception, cause.tb)
         return state
 

@@ -1,7 +1,7 @@
 """The exceptions of the package.
 
-Four of them are the standard library's own classes, so that one ``except`` catches both packages' errors. The others are
-ours; their module and names are stored in result backends and must stay as they are.
+Four of them are the standard library's own classes, so that one ``except`` catches both packages' errors. The
+others are ours; their module and names are stored in result backends and must stay as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ __all__ = [
 class _Detailed(Exception):
     """An exception whose constructor takes what is known about the case by keyword.
 
-    Only what is known becomes an instance attribute: it travels with a pickle, and the rest stays the class's ``None``.
+    Only what is known becomes an instance attribute: it travels with a pickle, and the rest stays the class's
+    ``None``.
     """
 
     def _tell(self, **details: object) -> None:
@@ -72,7 +73,8 @@ class SoftTimeLimitExceeded(Exception):
 class WorkerLostError(_Detailed):
     """The worker ended while it ran the job, so the job has no result.
 
-    The message says what is known in words. The attributes say the same to programs; what is not known is ``None``.
+    The message says what is known in words. The attributes say the same to programs; what is not known is
+    ``None``.
 
     Attributes:
         exitcode: Exit code of the worker, negated signal number if a signal killed it, 255 if nobody knows.
@@ -102,7 +104,7 @@ class WorkerLostError(_Detailed):
     oom_killed: bool | None = None
     hint: str | None = None
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         *args: object,
         exitcode: int | None = None,

@@ -18,7 +18,8 @@ __all__ = ["Popen"]
 #: Whether the kernel hands out process descriptors. Without them a pipe is the sentinel.
 _PIDFD = _billiard.has_pidfd()
 
-#: The end of the sentinel pipe that shows the parent that this process lives; without process descriptors only.
+#: The end of the sentinel pipe that shows the parent that this process lives; without process descriptors
+#: only.
 _sign_of_life: int | None = None
 
 
@@ -145,8 +146,8 @@ class Popen:
                 os.close(watch)
             raise
         finally:
-            # FORK: whatever happened, a signal handler's exception included, the child must not return into the parent's
-            # frames.
+            # FORK: whatever happened, a signal handler's exception included, the child must not return into
+            # the parent's frames.
             if os.getpid() != self._owner:
                 os._exit(code)
             if sign is not None:

@@ -11,6 +11,7 @@ import threading
 import traceback
 from _weakrefset import WeakSet
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,18 +72,19 @@ class BaseProcess:
         name: The name; the default is the class name and a number.
         args: Positional arguments of ``target``.
         kwargs: Keyword arguments of ``target``.
-        daemon: Whether the process is terminated, rather than waited for, when this one exits; ``None`` inherits.
+        daemon: Whether the process is terminated, rather than waited for, when this one exits; ``None``
+        inherits.
 
     Raises:
         AssertionError: ``group`` is not ``None``.
 
-    Source: billiard 4.2.1 ``BaseProcess``. Different here: exit codes are the interpreter's; at exit of the parent daemons
-    are terminated and the others joined; a child waits for its own threads.
+    Source: billiard 4.2.1 ``BaseProcess``. Different here: exit codes are the interpreter's; at exit of the
+    parent daemons are terminated and the others joined; a child waits for its own threads.
     """
 
     _start_method: str | None = None
 
-    def _Popen(self, process_obj: BaseProcess) -> Any:  # noqa: N802
+    def _Popen(self, process_obj: BaseProcess) -> Any:
         raise NotImplementedError(
             "BaseProcess has no start method: use billiard.Process or the Process of a context"
         )
@@ -93,7 +95,7 @@ class BaseProcess:
         target: Callable[..., object] | None = None,
         name: str | None = None,
         args: Iterable[Any] = (),
-        kwargs: Mapping[str, Any] = {},  # noqa: B006
+        kwargs: Mapping[str, Any] = {},
         daemon: bool | None = None,
         **_kw: Any,
     ) -> None:
@@ -101,7 +103,7 @@ class BaseProcess:
             raise AssertionError("group argument must be None for now")
         parent = _current_process
         self._identity: tuple[int, ...] = (*parent._identity, next(_process_counter))
-        self._config = parent._config.copy()
+        self._config: dict[str, Any] = parent._config.copy()
         self._parent_pid: int | None = os.getpid()
         self._popen: Any = None
         self._closed = False
@@ -155,14 +157,17 @@ class BaseProcess:
             return
         if self._popen is not None:
             if self._popen.poll() is None:
-                raise ValueError("cannot close a process while it is still running; join() or terminate() it first")
+                raise ValueError(
+                    "cannot close a process while it is still running; join() or terminate() it first"
+                )
             self._popen.close()
             self._popen = None
             _children.discard(self)
         self._closed = True
 
     def terminate(self) -> None:
-        """Ask the process to end, with the signal `billiard.common.TERM_SIGNAL`. Nothing happens if it has ended.
+        """Ask the process to end, with the signal `billiard.common.TERM_SIGNAL`. Nothing happens if it has
+        ended.
 
         Raises:
             ValueError: It was not started, or the object is closed.
@@ -293,7 +298,8 @@ class BaseProcess:
 
     @property
     def sentinel(self) -> int:
-        """A descriptor that becomes readable when the process ends. It is closed when the process has been joined.
+        """A descriptor that becomes readable when the process ends. It is closed when the process has been
+        joined.
 
         Raises:
             ValueError: The process was not started, or has been joined already.
@@ -389,17 +395,20 @@ def _settle_in(process: BaseProcess) -> None:
     _mproc._parent_process = _parent_process  # type: ignore[attr-defined]
     # A process forked while its parent was exiting is not exiting itself.
     sys.modules["multiprocessing.util"]._exiting = False  # type: ignore[attr-defined]
-    util._finalizer_registry.clear()
-    util._run_after_forkers()
+    util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    util._run_after_forkers()  # type: ignore[attr-defined]
 
 
 def _wind_up() -> None:
-    """What the interpreter does at its regular end, which a child does not reach: threads first, then finalizers."""
+    """What the interpreter does at its regular end, which a child does not reach: threads first, then
+    finalizers.
+    """
     from . import util
 
-    # COMPAT: private, but the only way to wait for threads that start others, and what the standard library calls too.
+    # COMPAT: private, but the only way to wait for threads that start others, and what the standard library
+    # calls too.
     threading._shutdown()  # type: ignore[attr-defined]
-    util._exit_function()
+    util._exit_function()  # type: ignore[attr-defined]
 
 
 def _exit_code_of(error: SystemExit) -> int:
@@ -428,22 +437,16 @@ def _replace_stdin() -> None:
     """Give the process an empty standard input: it must not take the parent's."""
     if sys.stdin is None:
         return
-    try:
+    with suppress(OSError, ValueError):
         sys.stdin.close()
-    except (OSError, ValueError):
-        pass
-    try:
+    with suppress(OSError):
         sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
-    except OSError:
-        pass
 
 
 def _maybe_flush(f: Any) -> None:
     """Flush a standard stream. It may be missing, closed, or lead to somebody who is gone."""
-    try:
+    with suppress(AttributeError, ValueError, OSError):
         f.flush()
-    except (AttributeError, ValueError, OSError):
-        pass
 
 
 class AuthenticationString(bytes):
@@ -541,7 +544,7 @@ _children: set[BaseProcess] = set()
 _dangling: WeakSet[BaseProcess] = WeakSet()
 #: The process that this one was forked from, as the kernel knows it; ``None`` in one that we did not start.
 _parent_in_kernel: int | None = None
-_exit_watch: Finalize[..., None] | None = None
+_exit_watch: Finalize[Any] | None = None
 
 #: Negated signal number -> name.
 _exitcode_to_name = {-member.value: member.name for member in signal.Signals}

@@ -17,8 +17,8 @@ _Reducer = Callable[[Any], Any]
 class _Reducers(dict[type, _Reducer]):
     """The reducers registered here, then those of `copyreg`; both as they are at the moment of asking.
 
-    The pickler asks it for every object of a class that it does not know by itself, so the second look is a method of the
-    other table, which costs no Python call.
+    The pickler asks it for every object of a class that it does not know by itself, so the second look is a
+    method of the other table, which costs no Python call.
     """
 
     __missing__ = copyreg.dispatch_table.__getitem__
@@ -31,18 +31,19 @@ class ForkingPickler(pickle.Pickler):
         file: Where the pickle is written.
         protocol: The pickle protocol; ``None`` for the interpreter's default.
 
-    Source: billiard 4.2.1 ``ForkingPickler``. Different here: what is registered later is seen by picklers that exist.
+    Source: billiard 4.2.1 ``ForkingPickler``. Different here: what is registered later is seen by picklers
+    that exist.
     """
 
     _extra_reducers: ClassVar[dict[type, _Reducer]] = _Reducers()
     _copyreg_dispatch_table = copyreg.dispatch_table
 
-    dispatch_table = _extra_reducers  # type: ignore[assignment]
+    dispatch_table = _extra_reducers
 
     loads = staticmethod(pickle.loads)
 
     @classmethod
-    def register(cls, type: type, reduce: _Reducer) -> None:  # noqa: A002
+    def register(cls, type: type, reduce: _Reducer) -> None:
         """Have objects of exactly this type pickled by ``reduce``, which answers like ``__reduce__``."""
         cls._extra_reducers[type] = reduce
 

@@ -1,7 +1,7 @@
 """Logging, finalizers, fork hooks, and the signal a process gets when its parent dies.
 
-Finalizers and fork hooks are the standard library's own registries, not copies: programs mix both packages, and their
-finalizers have to run in one order.
+Finalizers and fork hooks are the standard library's own registries, not copies: programs mix both packages,
+and their finalizers have to run in one order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing.util import (
+from multiprocessing.util import (  # type: ignore[attr-defined]  # noqa: F401
     Finalize,
     ForkAwareLocal,
     ForkAwareThreadLock,
@@ -27,10 +27,8 @@ from multiprocessing.util import (
     is_exiting,
     register_after_fork,
 )
-from subprocess import _args_from_interpreter_flags
+from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # noqa: F401
 from typing import Any, TypeVar
-
-from .compat import get_errno
 
 __all__ = [
     "SUBDEBUG",
@@ -157,8 +155,8 @@ def _eintr_retry(func: Callable[..., _T]) -> Callable[..., _T]:
 def set_pdeathsig(sig: int) -> None:
     """Have this process get a signal when its parent dies.
 
-    Linux ties this to the *thread* that started the process: when that thread ends, the signal comes as well. If the parent
-    is dead already, the signal comes at once.
+    Linux ties this to the *thread* that started the process: when that thread ends, the signal comes as well.
+    If the parent is dead already, the signal comes at once.
 
     Args:
         sig: A signal number or `signal.Signals`; 0 for none.

@@ -1,0 +1,105 @@
+"""What all tests share: a census that finds leaks, and programs that run by themselves."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+#: How long what is ending may take to be gone.
+PATIENCE = 10.0
+#: How long a program that a test starts may run.
+PROGRAM_TIMEOUT = 60.0
+
+
+def _children() -> set[str]:
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found.update((task / "children").read_text().split())
+        except OSError:
+            continue  # the thread ended meanwhile
+    return {f"child {pid}" for pid in found}
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue  # the one that listed the folder
+        found.add(f"descriptor {number} -> {target}")
+    return found
+
+
+def _threads() -> set[str]:
+    return {f"thread {task}" for task in os.listdir("/proc/self/task")}
+
+
+def _shared_memory() -> set[str]:
+    try:
+        return {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+    except OSError:
+        return set()
+
+
+def census() -> set[str]:
+    """Everything this process holds that could outlive a test."""
+    return _children() | _descriptors() | _threads() | _shared_memory()
+
+
+@pytest.fixture
+def leak_census() -> Iterator[None]:
+    """Fail the test if it leaves a process, descriptor, thread or shared-memory name behind."""
+    gc.collect()
+    before = census()
+    yield
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        gc.collect()
+        left = census() - before
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail("left behind:\n" + "\n".join(sorted(left)), pytrace=False)
+        time.sleep(0.01)
+
+
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _program(interpreter: str) -> Program:
+    def run(source: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [interpreter, "-c", textwrap.dedent(source), *args],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=PROGRAM_TIMEOUT,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def program() -> Program:
+    """Run a Python program in a process of its own; answers a `subprocess.CompletedProcess`."""
+    return _program(sys.executable)
+
+
+@pytest.fixture
+def original() -> Program:
+    """Like `program`, on the original package. Skips the test where that is not installed."""
+    interpreter = Path(__file__).parent.parent / ".oracle" / "bin" / "python"
+    if not interpreter.exists():
+        pytest.skip("the original package is not installed: make oracle")
+    return _program(str(interpreter))

@@ -1,0 +1,170 @@
+"""Logging, shared registries, the death of the parent."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing.util
+import os
+import signal
+import sys
+
+import pytest
+
+import billiard
+from billiard import util
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """The logger as it is before anybody asked for it."""
+    logger = logging.getLogger("multiprocessing")
+    monkeypatch.setattr(util, "_logger", None)
+    monkeypatch.setattr(util, "_log_to_stderr", False)
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
+    level = logger.level
+    yield logger
+    logger.setLevel(level)
+
+
+SHARED = """
+    Finalize ForkAwareLocal ForkAwareThreadLock get_temp_dir is_exiting register_after_fork
+    _run_after_forkers _run_finalizers _exit_function _afterfork_registry _afterfork_counter
+    _finalizer_registry _finalizer_counter
+"""
+
+
+@pytest.mark.parametrize("name", SHARED.split())
+def test_registries_are_the_standard_librarys(name):
+    assert getattr(util, name) is getattr(multiprocessing.util, name)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_nothing_is_logged_until_somebody_asks(caplog):
+    for log in (util.sub_debug, util.debug, util.info, util.sub_warning, util.warning, util.error):
+        assert log("unheard") is None
+    assert caplog.records == []
+
+
+def test_every_level_reaches_the_logger_with_the_callers_place(quiet):
+    logger = billiard.get_logger()
+    assert logger is quiet
+    assert not logger.propagate
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    logger.setLevel(1)
+    for log, name in [
+        (util.sub_debug, "SUBDEBUG"),
+        (util.debug, "DEBUG"),
+        (util.info, "INFO"),
+        (util.sub_warning, "SUBWARNING"),
+        (util.warning, "WARNING"),
+        (util.error, "ERROR"),
+    ]:
+        assert log("%s-%s", 1, 2) is None
+        assert (records[-1].levelname, records[-1].getMessage()) == (name, "1-2")
+        assert records[-1].funcName == "test_every_level_reaches_the_logger_with_the_callers_place"
+
+
+def test_logging_to_stderr_twice_prints_once(quiet, capsys):
+    assert billiard.log_to_stderr("INFO") is quiet
+    assert billiard.log_to_stderr(logging.WARNING) is quiet
+    assert quiet.level == logging.WARNING
+    billiard.log_to_stderr()
+    assert quiet.level == logging.WARNING
+    util.warning("once")
+    assert capsys.readouterr().err == "[WARNING/MainProcess] once\n"
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_replaced_stderr_is_followed(capsys, monkeypatch):
+    billiard.log_to_stderr("INFO")
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    billiard.log_to_stderr()
+    util.info("there")
+    assert capsys.readouterr().out == "[INFO/MainProcess] there\n"
+
+
+def test_a_users_own_handler_does_not_count_as_ours(quiet, capsys):
+    quiet.addHandler(logging.NullHandler())
+    billiard.log_to_stderr("INFO")
+    util.info("heard")
+    assert capsys.readouterr().err == "[INFO/MainProcess] heard\n"
+
+
+def test_the_death_signal_is_set_read_and_cleared(program):
+    done = program(
+        """
+        import signal
+        from billiard.util import get_pdeathsig, set_pdeathsig
+        print(get_pdeathsig())
+        for number in (9, signal.SIGTERM, 0):
+            set_pdeathsig(number)
+            print(get_pdeathsig())
+        """
+    )
+    assert (done.stdout, done.stderr) == ("0\n9\n15\n0\n", "")
+
+
+@pytest.mark.parametrize("wrong", [1000, -1, "SIGTERM", None, 9.0, True, 2**31 - 1])
+def test_what_is_no_signal_is_refused(wrong):
+    before = util.get_pdeathsig()
+    with pytest.raises(OSError):  # noqa: PT011
+        util.set_pdeathsig(wrong)
+    assert util.get_pdeathsig() == before
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_death_of_the_parent_is_noticed_before_and_after_the_call(program, when):
+    done = program(
+        """
+        import billiard, os, signal, sys, time
+        from billiard.util import set_pdeathsig
+        when = sys.argv[1]
+        def grandchild(reader, writer):
+            parent = billiard.parent_process()
+            os.write(writer, b"r")
+            if when == "before":
+                parent.join()
+            signal.signal(signal.SIGUSR2, lambda *_: (os.write(writer, b"noticed"), os._exit(0)))
+            set_pdeathsig(signal.SIGUSR2)
+            os.write(writer, b"r")
+            time.sleep(20)
+            os.write(writer, b"missed")
+        def child(reader, writer):
+            billiard.Process(target=grandchild, args=(reader, writer)).start()
+            time.sleep(1000)
+        reader, writer = os.pipe()
+        middle = billiard.Process(target=child, args=(reader, writer))
+        middle.start()
+        os.close(writer)
+        os.read(reader, 1)
+        if when == "after":
+            os.read(reader, 1)
+        middle.kill()
+        print(os.read(reader, 10).decode())
+        """,
+        when,
+    )
+    assert (done.stdout, done.stderr) == ("noticed\n", "")
+
+
+def test_retrying_is_left_to_the_interpreter():
+    assert util._eintr_retry(os.getpid)() == os.getpid()
+    assert util._args_from_interpreter_flags() is not None
+
+
+def test_finalizers_run_once_by_priority_and_not_in_children():
+    seen = []
+    for priority in (-5, 10, 0):
+        util.Finalize(None, seen.append, (priority,), exitpriority=priority)
+    child = billiard.Process(target=lambda: os._exit(len(seen)))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    util._run_finalizers(-5)
+    util._run_finalizers(-5)
+    assert [one for one in seen] == [10, 0, -5]
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
