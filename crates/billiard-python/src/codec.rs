@@ -186,13 +186,11 @@ impl Sink {
 impl Sink {
     /// Takes a piece of a pickle.
     fn write(&self, piece: &Bound<'_, PyAny>) -> PyResult<usize> {
-        if let Ok(piece) = piece.cast_exact::<PyBytes>() {
-            self.bytes().extend_from_slice(piece.as_bytes());
-            return Ok(piece.as_bytes().len());
-        }
-        let piece = piece.cast::<PyBytes>().map(Clone::clone).or_else(|_| {
-            piece.py().get_type::<PyBytes>().call1((piece,))?.cast_into::<PyBytes>().map_err(PyErr::from)
-        })?;
+        // The pickler writes large bytearrays and the like as they are.
+        let piece = match piece.cast::<PyBytes>() {
+            Ok(piece) => piece.clone(),
+            Err(_) => piece.py().get_type::<PyBytes>().call1((piece,))?.cast_into()?,
+        };
         self.bytes().extend_from_slice(piece.as_bytes());
         Ok(piece.as_bytes().len())
     }
@@ -262,8 +260,7 @@ impl Encoder {
         dumped?;
         pickler.pickler.call_method0(py, pyo3::intern!(py, "clear_memo"))?;
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(pickler);
-        let buffers =
-            held.iter().map(|b| PyUntypedBuffer::get(b.bind(py))).collect::<PyResult<Vec<_>>>()?;
+        let buffers = held.iter().map(|b| PyUntypedBuffer::get(b.bind(py))).collect::<PyResult<Vec<_>>>()?;
         Ok(Pickled { bytes, tag_at: head.len(), buffers })
     }
 }

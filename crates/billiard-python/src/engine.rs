@@ -310,7 +310,11 @@ impl Engine {
     /// Returns:
     ///     A tuple whose first item names the event.
     #[pyo3(signature = (timeout = None))]
-    fn next_event<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    fn next_event<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<f64>,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let deadline = Deadline::from_seconds(timeout);
         loop {
             let Some(event) = py.detach(|| self.shared.engine.next_event(deadline)) else { return Ok(None) };

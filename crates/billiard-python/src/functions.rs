@@ -25,7 +25,12 @@ pub(crate) struct Functions {
 
 impl Functions {
     /// The number of a plain module-level function; 0 for everything else, which travels with each task.
-    pub(crate) fn number(&self, engine: &Engine, encoder: &Encoder, function: &Bound<'_, PyAny>) -> PyResult<u32> {
+    pub(crate) fn number(
+        &self,
+        engine: &Engine,
+        encoder: &Encoder,
+        function: &Bound<'_, PyAny>,
+    ) -> PyResult<u32> {
         let py = function.py();
         let address = function.as_ptr() as usize;
         {

@@ -356,11 +356,14 @@ impl ApplyResult {
     }
 
     #[classattr]
-    const _worker_lost: Option<bool> = None;
+    #[pyo3(name = "_worker_lost")]
+    const WORKER_LOST: Option<bool> = None;
     #[classattr]
-    const _write_to: Option<bool> = None;
+    #[pyo3(name = "_write_to")]
+    const WRITE_TO: Option<bool> = None;
     #[classattr]
-    const _scheduled_for: Option<bool> = None;
+    #[pyo3(name = "_scheduled_for")]
+    const SCHEDULED_FOR: Option<bool> = None;
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let this = slf.get();

@@ -29,20 +29,20 @@ mod _billiard {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
-    use crate::handles::{ApplyResult, MapResult};
-    #[pymodule_export]
-    use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
-    #[pymodule_export]
-    use crate::worker::{Runtime, Seat};
-    #[pymodule_export]
     use crate::fork::fork;
     #[pymodule_export]
+    use crate::handles::{ApplyResult, MapResult};
+    #[pymodule_export]
     use crate::process::Child;
+    #[pymodule_export]
+    use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
     #[pymodule_export]
     use crate::system::{
         get_pdeathsig, has_pidfd, mem_available, mem_limit, mem_rss, mem_rss_peak, oom_kills, set_pdeathsig,
         usable_cpu_count,
     };
+    #[pymodule_export]
+    use crate::worker::{Runtime, Seat};
 
     #[pymodule_init]
     fn init(module: &super::Bound<'_, super::PyModule>) -> super::PyResult<()> {

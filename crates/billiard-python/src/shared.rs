@@ -140,9 +140,7 @@ impl Shared {
                 Err(error) => Ok((false, python::tasks(py, "unreadable_result")?.call1((error,))?)),
             },
             Verdict::Error(message) => Ok((false, decode_error(py, message)?)),
-            Verdict::Failed(report) => {
-                Ok((false, crate::reports::explain(py, job.id(), report, what)?))
-            }
+            Verdict::Failed(report) => Ok((false, crate::reports::explain(py, job.id(), report, what)?)),
         }
     }
 }

@@ -307,7 +307,8 @@ impl IMapIterator {
     }
 
     #[classattr]
-    const _worker_lost: Option<bool> = None;
+    #[pyo3(name = "_worker_lost")]
+    const WORKER_LOST: Option<bool> = None;
 }
 
 /// Results of `Pool.imap_unordered`, as they arrive.

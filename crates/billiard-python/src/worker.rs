@@ -224,7 +224,10 @@ impl Runtime {
     }
 
     /// Makes one call and hands in what came of it. Whether it was the last one.
-    #[expect(clippy::too_many_arguments, reason = "the loop's state, taken apart so that nothing is borrowed twice")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the loop's state, taken apart so that nothing is borrowed twice"
+    )]
     fn run(
         &self,
         py: Python<'_>,
@@ -358,7 +361,11 @@ impl Runtime {
         let values = PyList::empty(py);
         self.begin(key);
         for item in items {
-            values.append(if star { function.call1(as_tuple(item)?)? } else { function.call1((item,))? })?;
+            values.append(if star {
+                function.call1(as_tuple(item)?)?
+            } else {
+                function.call1((item,))?
+            })?;
         }
         Ok(Done::Chunk(values.unbind()))
     }

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::super::Message;
 use super::super::ring::{Consumer, Head, Position, Producer};
 use super::super::scheduler::{Channels, TaskKey, WorkerId};
 use super::super::seat::{Asleep, Hub, Seat};
 use super::super::worker::{DEFINE, INLINE_MOST, TASK, TASK_SHARED, TELL, decode_extent, encode_extent};
-use super::super::Message;
 use crate::arena::{Allocator, Extent, Lease};
 use crate::process::Child;
 use crate::sys::Moment;
@@ -83,8 +83,15 @@ impl Desks {
             self.desks.resize_with(index + 1, || None);
         }
         let (tasks, results) = (seat.task_producer(), seat.result_consumer());
-        self.desks[index] =
-            Some(Desk { seat, child, name: name.into(), tasks, results, flights: VecDeque::new(), told: Vec::new() });
+        self.desks[index] = Some(Desk {
+            seat,
+            child,
+            name: name.into(),
+            tasks,
+            results,
+            flights: VecDeque::new(),
+            told: Vec::new(),
+        });
     }
 
     /// Closes the desk of a worker that is gone, and takes back the memory it held.

@@ -296,13 +296,7 @@ impl Engine {
     }
 
     /// Submits one part of a job.
-    pub fn submit(
-        &self,
-        job: &Arc<Job>,
-        part: u32,
-        body: Body,
-        limits: Limits,
-    ) -> Result<(), EngineError> {
+    pub fn submit(&self, job: &Arc<Job>, part: u32, body: Body, limits: Limits) -> Result<(), EngineError> {
         let mut core = self.accepting()?;
         self.inner.submit(&mut core, job, part, body, limits);
         self.inner.after(&mut core);
@@ -586,7 +580,8 @@ impl Inner {
             return;
         }
         core.timer = Some(at);
-        let value = Timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 };
+        let value =
+            Timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 };
         // Zero would mean never.
         let value = if at.0 == 0 { Timespec { tv_sec: 0, tv_nsec: 1 } } else { value };
         let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };

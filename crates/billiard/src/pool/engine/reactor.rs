@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::Message;
 use super::super::job::{Job, Notify, Report, Shape, Verdict};
 use super::super::scheduler::{Action, Failure, Phase, Scheduler, TaskKey, WorkerId, WorkerState};
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
-use super::super::Message;
 use super::desks::{Body, Desks};
 use super::{Event, Signals};
 use crate::sys::{EventFd, ExitStatus, Moment, now};
@@ -58,7 +58,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(scheduler: Scheduler<Tag, Body>, desks: Desks, signals: Signals, hub: Arc<Hub>) -> Self {
+    pub(super) fn new(
+        scheduler: Scheduler<Tag, Body>,
+        desks: Desks,
+        signals: Signals,
+        hub: Arc<Hub>,
+    ) -> Self {
         let over = Arc::new(Job::new(0, 0, Shape::Single, Notify::default()));
         let mut core = Self {
             scheduler,
@@ -164,7 +169,8 @@ impl Core {
         if let Some(tag) = self.scheduler.tag(key) {
             tag.job.accept(pid, since);
             if tag.job.notify().accepted {
-                let event = Event::Accepted { job: Arc::clone(&tag.job), part: tag.part, pid, at: Moment(since) };
+                let event =
+                    Event::Accepted { job: Arc::clone(&tag.job), part: tag.part, pid, at: Moment(since) };
                 self.events.push_back(event);
             }
         }
