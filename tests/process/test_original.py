@@ -50,8 +50,10 @@ def end(how):
     how()
 def fail():
     raise ValueError
-for how in (int, fail, lambda: sys.exit(3), lambda: sys.exit(-1), lambda: sys.exit(300),
-            lambda: sys.exit(True), lambda: sys.exit(3.5), lambda: os._exit(7), lambda: os.kill(os.getpid(), 9)):
+hows = [int, fail, lambda: os._exit(7), lambda: os.kill(os.getpid(), 9)]
+for code in (3, -1, 300, True, 3.5):
+    hows.append(lambda code=code: sys.exit(code))
+for how in hows:
     child = billiard.Process(target=end, args=(how,))
     child.start()
     child.join()
@@ -110,8 +112,8 @@ for depth in (0, 3, 200):
         for name in ("f_builtins f_locals f_back f_trace f_exc_traceback f_exc_type f_exc_value f_lineno "
                      "f_restricted f_globals").split():
             print(name, getattr(frame, name))
-        for name in ("co_filename co_name co_argcount co_cellvars co_firstlineno co_flags co_freevars co_code "
-                     "co_lnotab co_nlocals co_stacksize co_varnames").split():
+        for name in ("co_filename co_name co_argcount co_cellvars co_firstlineno co_flags co_freevars "
+                     "co_code co_lnotab co_nlocals co_stacksize co_varnames").split():
             print(name, getattr(frame.f_code, name))
 """
 
