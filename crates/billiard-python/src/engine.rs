@@ -129,6 +129,7 @@ impl Engine {
             propagate: (propagate.is_truthy()?).then(|| propagate.unbind()),
             correlation_id: given(correlation_id),
             slot,
+            map: None,
         };
         let accepted = tell || extras.accept_callback.is_some();
         let notify = Notify {
@@ -159,7 +160,6 @@ impl Engine {
             pool,
             function.unbind(),
             (!plain).then(|| Box::new(extras)),
-            None,
         );
         let handle = Py::new(py, handle)?;
         shared.keep(token, handle.clone_ref(py).into_any());
@@ -209,6 +209,7 @@ impl Engine {
             soft_timeout,
             timeout,
             lost_worker_timeout,
+            map: Some((chunk, length)),
             ..Extras::default()
         };
         let notify = Notify {
@@ -226,7 +227,6 @@ impl Engine {
             pool,
             function.clone().unbind(),
             Some(Box::new(extras)),
-            Some((chunk, length)),
         );
         let handle = Py::new(py, PyClassInitializer::from(base).add_subclass(MapResult))?;
         if parts == 0 {

@@ -1,6 +1,6 @@
 //! What submitting returns: `ApplyResult` and `MapResult`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use billiard::pool::{Job, Verdict};
 use billiard::sys::{Deadline, Moment};
@@ -25,6 +25,8 @@ pub(crate) struct Extras {
     pub(crate) correlation_id: Option<Py<PyAny>>,
     /// A slot of the pool's put lock is returned when the job ends.
     pub(crate) slot: bool,
+    /// Chunk size and number of items, if it is the result of a map.
+    pub(crate) map: Option<(usize, usize)>,
 }
 
 #[derive(Debug)]
@@ -46,10 +48,15 @@ pub(crate) struct ApplyResult {
     pool: Py<PyAny>,
     function: Py<PyAny>,
     extras: Option<Box<Extras>>,
-    ended: Mutex<Option<Ended>>,
-    signal: Mutex<Option<Py<PyAny>>>,
-    /// Chunk size and number of items, if it is the result of a map.
-    map: Option<(usize, usize)>,
+    late: Mutex<Late>,
+}
+
+/// What comes to be known later. Boxed, since a million jobs may be waiting.
+#[derive(Debug, Default)]
+struct Late {
+    ended: Option<Box<Ended>>,
+    /// The signal that the job was asked to end by.
+    signal: Option<Py<PyAny>>,
 }
 
 impl ApplyResult {
@@ -59,14 +66,21 @@ impl ApplyResult {
         pool: Py<PyAny>,
         function: Py<PyAny>,
         extras: Option<Box<Extras>>,
-        map: Option<(usize, usize)>,
     ) -> Self {
-        Self { shared, job, pool, function, extras, ended: Mutex::new(None), signal: Mutex::new(None), map }
+        let late = Mutex::new(Late { ended: None, signal: None });
+        Self { shared, job, pool, function, extras, late }
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn map(&self) -> Option<(usize, usize)> {
+        self.extra(|e| e.map)
     }
 
     fn known(&self, py: Python<'_>) -> Option<(bool, Py<PyAny>)> {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.as_ref().map(|e| (e.success, e.value.clone_ref(py)))
+        self.late().ended.as_ref().map(|e| (e.success, e.value.clone_ref(py)))
     }
 
     /// Success and value of a job that has ended. It is decoded once, by the first thread that asks.
@@ -74,7 +88,7 @@ impl ApplyResult {
         if let Some(known) = self.known(py) {
             return Ok(known);
         }
-        let decoded = if self.map.is_some() { self.decode_map(py)? } else { self.decode_one(py)? };
+        let decoded = if self.map().is_some() { self.decode_map(py)? } else { self.decode_one(py)? };
         let Some(decoded) = decoded else {
             // Another thread has taken the bytes and is decoding them: it may need us to give way.
             loop {
@@ -85,8 +99,8 @@ impl ApplyResult {
                 py.check_signals()?;
             }
         };
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = ended.get_or_insert(decoded);
+        let mut late = self.late();
+        let ended = late.ended.get_or_insert_with(|| Box::new(decoded));
         Ok((ended.success, ended.value.clone_ref(py)))
     }
 
@@ -106,7 +120,7 @@ impl ApplyResult {
 
     fn decode_map(&self, py: Python<'_>) -> PyResult<Option<Ended>> {
         let verdicts = self.job.take_batch();
-        let empty = self.map.is_some_and(|(_, length)| length == 0);
+        let empty = self.map().is_some_and(|(_, length)| length == 0);
         if verdicts.is_empty() && !empty {
             return Ok(None);
         }
@@ -182,7 +196,7 @@ impl ApplyResult {
         if self.job.is_done() {
             return self.job.worker().is_some();
         }
-        match self.map {
+        match self.map() {
             Some(_) => self.job.missing() <= self.whereabouts().len() as u64,
             None => self.job.acceptance().is_some() || !self.whereabouts().is_empty(),
         }
@@ -213,7 +227,7 @@ impl ApplyResult {
 
     /// Record that the job was asked to end by this signal. `Pool.terminate_job` is what ends it.
     fn terminate(&self, signum: Py<PyAny>) {
-        *self.signal.lock().unwrap_or_else(PoisonError::into_inner) = Some(signum);
+        self.late().signal = Some(signum);
     }
 
     /// Tell the timeout callback, if there is one.
@@ -326,7 +340,7 @@ impl ApplyResult {
 
     #[getter(_terminated)]
     fn terminated(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.signal.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|s| s.clone_ref(py))
+        self.late().signal.as_ref().map(|s| s.clone_ref(py))
     }
 
     #[getter(_cancelled)]
@@ -352,7 +366,7 @@ impl ApplyResult {
             return Ok(None);
         }
         self.settled(py)?;
-        Ok(self.ended.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|e| e.limit))
+        Ok(self.late().ended.as_ref().and_then(|e| e.limit))
     }
 
     #[classattr]
@@ -389,12 +403,12 @@ pub(crate) struct MapResult;
 impl MapResult {
     #[getter(_chunksize)]
     fn chunksize(slf: &Bound<'_, Self>) -> usize {
-        slf.as_super().get().map.map_or(1, |(chunk, _)| chunk)
+        slf.as_super().get().map().map_or(1, |(chunk, _)| chunk)
     }
 
     #[getter(_length)]
     fn length(slf: &Bound<'_, Self>) -> usize {
-        slf.as_super().get().map.map_or(0, |(_, length)| length)
+        slf.as_super().get().map().map_or(0, |(_, length)| length)
     }
 
     /// Chunks that have not ended.

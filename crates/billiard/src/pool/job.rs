@@ -64,7 +64,7 @@ pub struct Notify {
 struct State {
     results: Results,
     /// Parts that have not ended; unknown while a stream is being fed.
-    missing: u64,
+    missing: u32,
     /// No further part will be added.
     fed: bool,
 }
@@ -108,7 +108,7 @@ impl Job {
             Shape::Batch(n) => {
                 let mut slots = Vec::new();
                 slots.resize_with(n as usize, || None);
-                (Results::Batch(slots), u64::from(n), true)
+                (Results::Batch(slots), n, true)
             }
             Shape::Ordered => (Results::Ordered { first: 0, waiting: VecDeque::new() }, 0, false),
             Shape::Arrival => (Results::Arrival(VecDeque::new()), 0, false),
@@ -260,7 +260,7 @@ impl Job {
     /// Parts that have not ended.
     #[must_use]
     pub fn missing(&self) -> u64 {
-        self.lock().missing
+        u64::from(self.lock().missing)
     }
 
     /// Sets whether somebody sleeps until there are news.
