@@ -161,7 +161,7 @@ def wait_for_all(results: Iterable[Any]) -> None:
     progress = Progress(len(waiting))
     total = len(waiting)
     while waiting:
-        # The one submitted last is among the last to end: a tenth of a second at a time for the progress line.
+        # The job submitted last is among the last to end; the progress line is due ten times a second.
         waiting[-1].wait(0.1)
         waiting = [result for result in waiting if not result.ready()]
         progress.show(total - len(waiting))
