@@ -14,7 +14,7 @@ use super::spin::Spin;
 use crate::arena::{Allocator, Extent, Lease};
 use crate::sys::poll::{Woken, readable};
 use crate::sys::signal::Mask;
-use crate::sys::{Deadline, Moment, PidFd, exit_now, now, poll, signal, thread};
+use crate::sys::{Deadline, Moment, PidFd, exit_now, now, parent_pid, poll, signal, thread};
 
 pub(super) const TASK: u32 = 1;
 pub(super) const TASK_SHARED: u32 = 2;
@@ -286,7 +286,7 @@ pub(super) fn decode_extent(bytes: &[u8]) -> Option<Extent> {
 fn watch_parent(parent: i32) -> io::Result<()> {
     let watched = PidFd::open(parent);
     // The parent may have died, and its number been given away, before the descriptor was opened.
-    let orphaned = !matches!(&watched, Ok(fd) if rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == fd.pid()));
+    let orphaned = !matches!(&watched, Ok(fd) if parent_pid() == Some(fd.pid()));
     thread::spawn("billiard-parent", 64 * 1024, move || {
         if !orphaned && let Ok(fd) = watched {
             match fd.descriptor() {
@@ -295,7 +295,7 @@ fn watch_parent(parent: i32) -> io::Result<()> {
                 }
                 // KERNEL: without pidfd there is no event for the end of a parent; its number is looked at instead.
                 None => {
-                    while rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == fd.pid()) {
+                    while parent_pid() == Some(fd.pid()) {
                         let _ = poll::readable(&[], Deadline::At(now().after(ORPHAN_GRACE)), None);
                     }
                 }

@@ -38,3 +38,9 @@ pub fn me() -> Identity {
     });
     Identity { generation: GENERATION.load(Ordering::Relaxed) }
 }
+
+/// The process id of this process's parent; `None` if that is outside of what this process can see.
+#[must_use]
+pub fn parent_pid() -> Option<i32> {
+    rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get())
+}

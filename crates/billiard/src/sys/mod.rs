@@ -12,12 +12,16 @@ pub mod memory;
 mod notebook;
 mod pidfd;
 pub mod poll;
+mod poller;
 pub mod signal;
 pub mod thread;
+mod timer;
 
 pub use clock::{Deadline, Moment, now};
 pub use eventfd::EventFd;
 pub use fork::{Forked, close_raw, exit_now, fork};
-pub use ident::{Identity, me};
+pub use ident::{Identity, me, parent_pid};
 pub use notebook::Notebook;
 pub use pidfd::{ExitStatus, PidFd, SignalError, has_pidfd};
+pub use poller::Poller;
+pub use timer::Timer;

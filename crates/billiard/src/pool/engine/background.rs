@@ -1,11 +1,7 @@
 //! The background thread: one sleep for doorbells, exits and deadlines together.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-
-use rustix::event::epoll;
 
 use super::super::scheduler::WorkerId;
 use super::{Core, Event, Inner};
@@ -36,16 +32,17 @@ fn run(inner: &Inner) {
         {
             return;
         }
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 32];
-        let Ok((ready, _)) = epoll::wait(&inner.epoll, &mut events, None) else { continue };
-        let tokens: Vec<u64> = ready.iter().map(|event| event.data.u64()).collect();
+        let mut tokens = Vec::new();
+        if inner.poller.wait(&mut tokens).is_err() {
+            continue;
+        }
         let Ok(mut core) = inner.enter() else { return };
         for token in tokens {
             match token {
                 BELL => inner.hub.background.clear(),
                 TIMER => {
                     core.timer = None;
-                    let _ = rustix::io::read(&inner.timer, &mut [0u8; 8]);
+                    inner.timer.clear();
                 }
                 token => bury(inner, &mut core, exited(token)),
             }
@@ -59,7 +56,7 @@ fn bury(inner: &Inner, core: &mut Core, id: WorkerId) {
     if core.look_after(id)
         && let Some(fd) = child.as_ref().and_then(|c| c.sentinel())
     {
-        let _ = epoll::delete(&inner.epoll, fd.as_fd());
+        let _ = inner.poller.remove(fd);
     }
 }
 

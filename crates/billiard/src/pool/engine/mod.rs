@@ -13,12 +13,9 @@ mod waiting;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-
-use rustix::event::epoll;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 pub use desks::Body;
 pub use waiting::{Outcome, Waiting};
@@ -31,7 +28,7 @@ use super::spin::Spin;
 use super::worker::INLINE_MOST;
 use crate::arena::{Allocator, Extent};
 use crate::process::Child;
-use crate::sys::{ExitStatus, Identity, Moment, close_raw, me, now};
+use crate::sys::{ExitStatus, Identity, Moment, Poller, Timer, close_raw, me, now};
 use desks::Desks;
 use reactor::{Core, Tag};
 
@@ -158,8 +155,8 @@ pub(super) struct Inner {
     rooms: Arc<Mutex<Allocator>>,
     core: Mutex<Core>,
     service: Service,
-    epoll: OwnedFd,
-    timer: OwnedFd,
+    poller: Poller,
+    timer: Timer,
     spin: Mutex<Spin>,
 }
 
@@ -177,7 +174,7 @@ pub fn close_inherited(own: &Seat, hub: &Hub) {
     for inner in engines.iter().filter_map(Weak::upgrade) {
         // The numbers are free for others from now on, so the values that would close them again must never be dropped.
         let inner = ManuallyDrop::new(inner);
-        let mut fds = vec![inner.epoll.as_raw_fd(), inner.timer.as_raw_fd()];
+        let mut fds = vec![inner.poller.descriptor(), inner.timer.descriptor()];
         fds.extend(inner.hub.descriptors());
         if let Ok(core) = inner.core.try_lock() {
             for desk in core.desks.iter() {
@@ -213,11 +210,8 @@ impl Engine {
     pub fn new(options: Options) -> Result<Self, EngineError> {
         let hub = Arc::new(Hub::new().map_err(os("make the pool's shared memory"))?);
         let rooms = Arc::new(Mutex::new(Allocator::new(Arc::clone(&hub.area))));
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC);
-        let epoll = epoll.map_err(|e| os("make an epoll instance")(e.into()))?;
-        let timer_flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, timer_flags);
-        let timer = timer.map_err(|e| os("make a timer")(e.into()))?;
+        let poller = Poller::new().map_err(os("make an epoll instance"))?;
+        let timer = Timer::new().map_err(os("make a timer"))?;
         let scheduler = Scheduler::new(Config {
             workers: options.workers,
             tasks_per_worker: options.tasks_per_worker,
@@ -233,7 +227,7 @@ impl Engine {
             rooms,
             core: Mutex::new(core),
             service: Service::default(),
-            epoll,
+            poller,
             timer,
             spin,
         });
@@ -580,29 +574,16 @@ impl Inner {
             return;
         }
         core.timer = Some(at);
-        let value =
-            Timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 };
-        // Zero would mean never.
-        let value = if at.0 == 0 { Timespec { tv_sec: 0, tv_nsec: 1 } } else { value };
-        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        // A valid timer refuses only a malformed time, and this one is not.
-        let _ = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec);
+        self.timer.set(at);
     }
 
     fn register_descriptors(&self) -> io::Result<()> {
-        use background::{BELL, TIMER};
-        let flags = epoll::EventFlags::IN;
-        epoll::add(&self.epoll, self.hub.background.as_fd(), epoll::EventData::new_u64(BELL), flags)?;
-        epoll::add(&self.epoll, &self.timer, epoll::EventData::new_u64(TIMER), flags)?;
-        Ok(())
+        self.poller.add(&self.hub.background, background::BELL)?;
+        self.poller.add(&self.timer, background::TIMER)
     }
 
     fn watch(&self, id: WorkerId, child: &Child) -> io::Result<()> {
-        if let Some(fd) = child.sentinel() {
-            let data = epoll::EventData::new_u64(background::exit_token(id));
-            epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?;
-        }
-        Ok(())
+        child.sentinel().map_or(Ok(()), |fd| self.poller.add(fd, background::exit_token(id)))
     }
 
     /// Who must be woken while nobody looks: the background thread, by a bell or, while much is going on, by its timer.

@@ -1,0 +1,48 @@
+//! One sleep for many descriptors, each known by a number of the caller's.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::event::epoll;
+
+/// A set of descriptors to wait for.
+///
+/// # Fork
+/// The set is shared with a forked copy: a child closes its descriptor and never uses it.
+#[derive(Debug)]
+pub struct Poller(OwnedFd);
+
+impl Poller {
+    /// An empty set.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    /// Adds a descriptor. It is reported as `token` for as long as it is readable.
+    pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
+    }
+
+    /// Takes a descriptor out. Closing it is not enough where a forked process holds a copy.
+    pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, fd)?)
+    }
+
+    /// Sleeps until something is readable and appends its tokens.
+    ///
+    /// # Blocking
+    /// Until then; a signal handler that runs ends the wait with `EINTR`.
+    pub fn wait(&self, tokens: &mut Vec<u64>) -> io::Result<()> {
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 32];
+        let (ready, _) = epoll::wait(&self.0, &mut events, None)?;
+        tokens.extend(ready.iter().map(|event| event.data.u64()));
+        Ok(())
+    }
+
+    /// The descriptor's number, for a child that closes it.
+    #[must_use]
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
