@@ -1,6 +1,7 @@
 //! The pool: rings, scheduler, engine, worker runtime.
 
 pub mod engine;
+mod forked;
 mod job;
 mod message;
 mod ring;
@@ -9,6 +10,7 @@ mod seat;
 mod spin;
 mod worker;
 
+pub use forked::{Handler, Pending, Pool, RequestError, Settings};
 pub use job::{Job, Notify, Report, Shape, Verdict};
 pub use message::Message;
 pub use seat::{Hub, Seat};

@@ -44,3 +44,9 @@ pub fn me() -> Identity {
 pub fn parent_pid() -> Option<i32> {
     rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get())
 }
+
+/// The process id of this process.
+#[must_use]
+pub fn pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}

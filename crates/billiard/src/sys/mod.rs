@@ -20,7 +20,7 @@ mod timer;
 pub use clock::{Deadline, Moment, now};
 pub use eventfd::EventFd;
 pub use fork::{Forked, close_raw, exit_now, fork};
-pub use ident::{Identity, me, parent_pid};
+pub use ident::{Identity, me, parent_pid, pid};
 pub use notebook::Notebook;
 pub use pidfd::{ExitStatus, PidFd, SignalError, has_pidfd};
 pub use poller::Poller;

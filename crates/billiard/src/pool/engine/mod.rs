@@ -137,7 +137,7 @@ fn os(doing: &'static str) -> impl FnOnce(io::Error) -> EngineError {
     move |source| EngineError::Os { doing, source }
 }
 
-/// Parts of a message before they are put together.
+/// Room in shared memory for a message that is being written.
 #[derive(Debug, Clone, Copy)]
 pub struct Room(Extent);
 

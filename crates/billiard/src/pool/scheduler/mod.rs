@@ -113,7 +113,8 @@ impl<T: Clone, B> Scheduler<T, B> {
 
     /// Whether nothing is pending and nothing is announced.
     const fn is_idle(&self) -> bool {
-        self.tasks.len() == 0 && (self.streams == 0 || !matches!(self.phase, Phase::Running | Phase::Draining))
+        self.tasks.len() == 0
+            && (self.streams == 0 || !matches!(self.phase, Phase::Running | Phase::Draining))
     }
 
     /// A stream of tasks begins: a draining pool waits for its end.
