@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::Message;
 use super::engine::{Body, Engine, EngineError, Event, Options, Outcome, Signals};
 use super::job::{Job, Notify, Report, Shape, Verdict};
 use super::scheduler::{Limits, RestartPolicy, WorkerId};
 use super::worker::{INLINE_MOST, Order, Runtime, WorkerError};
-use super::{Hub, Message, Seat};
 use crate::process::Child;
 use crate::sys::{Deadline, Forked, cpu, exit_now, fork, pid, thread};
 

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use crate::sys::now;
+use crate::sys::{now, thread};
 
 /// Longer than a round trip between two busy processes, shorter than two context switches and a wake-up.
 const USUAL: Duration = Duration::from_micros(50);
 /// Two sides that have both fallen asleep find back to spinning only if one of them waits out the other's wake-up.
 const LONGEST: Duration = Duration::from_micros(200);
+/// So long we keep the processor to ourselves: a peer that runs answers within it.
+const ALONE: Duration = Duration::from_micros(3);
 const FULL_CREDIT: u8 = 16;
 
 /// The experience of one waiter.
@@ -34,7 +36,8 @@ impl Spin {
         if !self.allowed || self.credit == 0 {
             return false;
         }
-        let end = now().after(self.limit);
+        let start = now();
+        let (alone, end) = (start.after(ALONE), start.after(self.limit));
         loop {
             for _ in 0..32 {
                 std::hint::spin_loop();
@@ -44,9 +47,14 @@ impl Spin {
                     return true;
                 }
             }
-            if now() >= end {
+            let time = now();
+            if time >= end {
                 self.credit -= 1;
                 return false;
+            }
+            if time >= alone {
+                // The one we wait for may be waiting for our processor.
+                thread::give_way();
             }
         }
     }

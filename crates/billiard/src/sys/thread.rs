@@ -20,3 +20,8 @@ where
 pub fn is_main() -> bool {
     rustix::thread::gettid() == rustix::process::getpid()
 }
+
+/// Lets somebody else have this processor, if anybody wants it.
+pub fn give_way() {
+    rustix::thread::sched_yield();
+}
