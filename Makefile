@@ -12,7 +12,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust test-python bench oracle lint fmt clean
+.PHONY: help setup build demo test test-rust test-python bench oracle stubs lint fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,10 @@ oracle: .oracle/.ready ## install the original package into an environment of it
 	@test -x .oracle/bin/python || $(BIN)/python -m venv .oracle
 	@.oracle/bin/pip install --quiet -r requirements-oracle.txt
 	@touch $@
+
+stubs: setup ## write the type stub of the extension anew, from its source
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin generate-stubs --quiet --features stubs --out target/stubs
+	@cp target/stubs/billiard/_billiard.pyi python/billiard/_billiard.pyi
 
 lint: build ## check format, lints and types
 	@cargo fmt --all --check

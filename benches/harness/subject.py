@@ -47,7 +47,7 @@ def load(name: str) -> Subject:
         return Subject(name, platform.python_version(), "", multiprocessing.Pool, None)
     billiard = importlib.import_module("billiard")
     try:
-        build_info: dict[str, Any] | None = importlib.import_module("billiard._billiard").build_info
+        build_info: dict[str, Any] | None = importlib.import_module("billiard._billiard").build_info()
     except ModuleNotFoundError:
         build_info = None
     if name == ORIGINAL:

@@ -254,9 +254,9 @@ def _named(error: BaseException, parts: list[tuple[str, object]]) -> BaseExcepti
     if not isinstance(error, Exception):
         return error
     for name, value in parts:
-        reason = _refusal(value)
-        if reason is not None:
-            path, reason = _culprit(name, value, reason)
+        refusal = _refusal(value)
+        if refusal is not None:
+            path, reason = _culprit(name, value, refusal)
             told = pickle.PicklingError(f"cannot send {path}: {type(reason).__name__}: {reason}")
             told.__cause__ = error
             return told

@@ -242,7 +242,7 @@ def _end_pool(engine: _billiard.Engine, supervisor: Supervisor, closed: list[boo
         supervisor.stop()
 
 
-def _checked(name: str, value: Any, least: float | None, kind: type | tuple[type, ...] = (int, float)) -> Any:
+def _checked(name: str, value: Any, least: float | None, kind: Any = (int, float)) -> Any:
     """Refuse what is no number, or too small."""
     if value is None:
         return None

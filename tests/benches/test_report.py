@@ -127,7 +127,7 @@ def test_a_debug_build_is_refused(tmp_path: Path) -> None:
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "_billiard.py").write_text(
-        "build_info = {'version': '0', 'profile': 'debug', 'features': []}\n"
+        "def build_info(): return {'version': '0', 'profile': 'debug', 'features': ''}\n"
     )
     done = ask("questions.startup", "ours", path=tmp_path)
     assert done.returncode == 1

@@ -309,7 +309,7 @@ impl Engine {
     ///
     /// Returns:
     ///     A tuple whose first item names the event.
-    #[pyo3(signature = (timeout = None))]
+    #[pyo3(signature = (timeout = None) -> "tuple[Any, ...] | None")]
     fn next_event<'py>(
         &self,
         py: Python<'py>,

@@ -237,7 +237,7 @@ impl ApplyResult {
     }
 
     /// Call `fun`; an exception is logged and goes no further, unless the job's `callbacks_propagate` names its class.
-    #[pyo3(signature = (fun, *args, **kwargs))]
+    #[pyo3(signature = (fun, *args: "Any", **kwargs: "Any"))]
     fn safe_apply_callback(
         slf: &Bound<'_, Self>,
         fun: Bound<'_, PyAny>,

@@ -29,6 +29,8 @@ mod _billiard {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
+    use super::build_info;
+    #[pymodule_export]
     use crate::fork::fork;
     #[pymodule_export]
     use crate::handles::{ApplyResult, MapResult};
@@ -45,14 +47,14 @@ mod _billiard {
     use crate::worker::{Runtime, Seat};
 
     #[pymodule_init]
-    fn init(module: &super::Bound<'_, super::PyModule>) -> super::PyResult<()> {
+    fn init() {
         // FORK: registers the handler that tells a process from its forked copies; it must be there before the first fork.
         let _ = billiard::sys::me();
-        super::PyModuleMethods::add(module, "build_info", super::build_info())
     }
 }
 
-/// What this extension was built from, and how.
+/// What this extension was built from, and how: `version`, `profile`, `features`.
+#[pyfunction]
 fn build_info() -> BTreeMap<&'static str, &'static str> {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let features = if cfg!(feature = "abi3") { "abi3" } else { "" };

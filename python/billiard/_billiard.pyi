@@ -1,0 +1,485 @@
+from typing import Any, Final, SupportsFloat, SupportsIndex, final
+from typing_extensions import disjoint_base
+
+__all__ = ["ApplyResult", "Child", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Runtime", "Seat", "SharedView", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "oom_kills", "set_pdeathsig", "usable_cpu_count"]
+
+@disjoint_base
+class ApplyResult:
+    """
+    The result of a job, once it is there.
+
+    Made by `Pool.apply_async`. All waiting can be interrupted by signals and gives other threads their turn.
+    """
+    _scheduled_for: Final = None
+    _worker_lost: Final = None
+    _write_to: Final = None
+    def __repr__(self, /) -> str: ...
+    @property
+    def _accept_callback(self, /) -> Any | None: ...
+    @property
+    def _accepted(self, /) -> bool: ...
+    @property
+    def _cache(self, /) -> Any: ...
+    @property
+    def _callback(self, /) -> Any | None: ...
+    @property
+    def _callbacks_propagate(self, /) -> Any: ...
+    @property
+    def _cancelled(self, /) -> bool: ...
+    @property
+    def _error_callback(self, /) -> Any | None: ...
+    @property
+    def _function(self, /) -> Any: ...
+    @property
+    def _holds_slot(self, /) -> bool: ...
+    @property
+    def _job(self, /) -> int:
+        """
+        Number of the job.
+        """
+    @property
+    def _limit_passed(self, /) -> float | None:
+        """
+        Seconds of the hard limit, if that is what ended the job.
+        """
+    @property
+    def _lost_worker_timeout(self, /) -> float | None: ...
+    @property
+    def _pool(self, /) -> Any: ...
+    @property
+    def _soft_timeout(self, /) -> float | None: ...
+    @property
+    def _success(self, /) -> bool | None: ...
+    @property
+    def _terminated(self, /) -> Any | None: ...
+    @property
+    def _time_accepted(self, /) -> float | None: ...
+    @property
+    def _timeout(self, /) -> float | None: ...
+    @property
+    def _timeout_callback(self, /) -> Any | None: ...
+    @property
+    def _value(self, /) -> Any | None:
+        """
+        The value, or the `ExceptionInfo`, of a job that has ended.
+        """
+    @property
+    def _worker_pid(self, /) -> int | None: ...
+    def accepted(self, /) -> bool:
+        """
+        Whether a worker has begun the job; of a map, whether all items were begun.
+        """
+    @property
+    def correlation_id(self, /) -> Any | None:
+        """
+        What the caller named the job.
+        """
+    def discard(self, /) -> None:
+        """
+        Let go of the job: nobody will ask for its result.
+        """
+    def get(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> Any:
+        """
+        Wait for the result and return it.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever.
+
+        Raises:
+            multiprocessing.TimeoutError: There is no result after `timeout` seconds.
+            Exception: What the task raised, with the remote traceback as its cause; or why it could not return:
+                `WorkerLostError`, `TimeLimitExceeded`, `Terminated`, `RestartFreqExceeded`.
+        """
+    def handle_timeout(self, /, soft: bool = False) -> None:
+        """
+        Tell the timeout callback, if there is one.
+        """
+    def ready(self, /) -> bool:
+        """
+        Whether the job has ended.
+        """
+    def safe_apply_callback(self, /, fun: Any, *args: "Any", **kwargs: "Any") -> None:
+        """
+        Call `fun`; an exception is logged and goes no further, unless the job's `callbacks_propagate` names its class.
+        """
+    def successful(self, /) -> bool:
+        """
+        Whether the job returned without an exception.
+
+        Raises:
+            AssertionError: The job has not ended.
+        """
+    def terminate(self, /, signum: Any) -> None:
+        """
+        Record that the job was asked to end by this signal. `Pool.terminate_job` is what ends it.
+        """
+    def wait(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> None:
+        """
+        Wait until the job has ended, for `timeout` seconds at most.
+        """
+    def worker_pids(self, /) -> list[int]:
+        """
+        Process ids of the workers that have run the job, or are running it.
+        """
+
+@final
+class Child:
+    """
+    A child of this process: signals and waiting that cannot hit a stranger with the same number.
+    """
+    def __new__(cls, /, pid: SupportsIndex, pidfd: bool = True) -> Child:
+        """
+        Takes charge of a child that nobody has waited for yet.
+
+        Args:
+            pid: The child's process id.
+            pidfd: False to do without a process descriptor, as on kernels that have none.
+
+        Raises:
+            OSError: There is no such process, or no descriptor is left.
+        """
+    def __repr__(self, /) -> str: ...
+    @property
+    def pid(self, /) -> int:
+        """
+        The process id.
+        """
+    def poll(self, /) -> int | None:
+        """
+        Tell how the child ended, without waiting.
+
+        Returns:
+            None while it runs; its exit code, or the negated signal that killed it, or 255 if somebody else took its status.
+        """
+    @property
+    def sentinel(self, /) -> int | None:
+        """
+        A descriptor that becomes readable when the child ends and stays so; None without process descriptors. It belongs
+        to this object.
+        """
+    def signal(self, /, number: SupportsIndex) -> bool:
+        """
+        Send a signal to the child, and to nobody else.
+
+        Returns:
+            False if the child has ended already.
+
+        Raises:
+            OSError: No such signal, or not permitted.
+        """
+    def signal_group(self, /, number: SupportsIndex) -> bool:
+        """
+        Send a signal to the child's process group if the child leads one, else to the child alone.
+
+        Returns:
+            False if the child has ended already.
+        """
+    @property
+    def status_lost(self, /) -> bool:
+        """
+        Whether the child ended but its status went to somebody else.
+        """
+    def wait(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> int | None:
+        """
+        Wait until the child has ended.
+
+        Args:
+            timeout: Seconds to wait; None, nan and inf wait for ever, 0 and less look and return.
+
+        Returns:
+            What `poll` would: None if it still runs.
+        """
+
+@final
+class Engine:
+    """
+    The engine of a pool.
+    """
+    def __new__(cls, /, workers: SupportsIndex, *, tasks_per_worker: SupportsIndex | None, max_restarts: SupportsIndex | None, restart_window: SupportsFloat | SupportsIndex, terminate: SupportsIndex, soft: SupportsIndex, inspect: SupportsIndex, cpus: SupportsIndex) -> Engine: ...
+    def close(self, /) -> None:
+        """
+        Accept nothing more; finish what was accepted.
+        """
+    def end_job(self, /, pid: SupportsIndex, signal: SupportsIndex) -> bool:
+        """
+        Signal the worker `pid`; what it runs ends as terminated if it dies of it. False: no such worker.
+        """
+    def grow(self, /, n: SupportsIndex) -> None:
+        """
+        Add `n` workers.
+        """
+    def handles(self, /) -> list[Any]:
+        """
+        Handles of all jobs that have not ended.
+        """
+    def join(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Wait until the last worker is gone. False: it took longer than `timeout` seconds.
+        """
+    def load(self, /) -> tuple[int, int]:
+        """
+        Tasks that have not ended, and how many of them no worker has been given.
+        """
+    def next_event(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> "tuple[Any, ...] | None":
+        """
+        Wait for the next thing that needs Python. None after `timeout` seconds.
+
+        Returns:
+            A tuple whose first item names the event.
+        """
+    def not_started(self, /, seat: SupportsIndex, generation: SupportsIndex) -> None:
+        """
+        The worker's process could not be started.
+        """
+    def phase(self, /) -> str:
+        """
+        `"running"`, `"draining"`, `"terminating"` or `"broken"`.
+        """
+    def renew(self, /) -> None:
+        """
+        Replace every worker once it has finished what it runs.
+        """
+    def run(self, /) -> None:
+        """
+        Start the background thread.
+        """
+    def seat(self, /, seat: SupportsIndex, generation: SupportsIndex) -> Seat:
+        """
+        The shared memory for the worker of a seat.
+        """
+    def shrink(self, /, n: SupportsIndex) -> list[int]:
+        """
+        Send `n` idle workers home, all or none; answers their process ids.
+        """
+    def started(self, /, seat: Seat, child: Child, name: str) -> None:
+        """
+        The worker's process runs.
+        """
+    def submit(self, /, pool: Any, function: Any, args: Any, kwargs: Any, callback: Any, error_callback: Any, accept_callback: Any, timeout_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, propagate: Any, correlation_id: Any, slot: bool, tell: bool) -> ApplyResult:
+        """
+        Submit one call.
+        """
+    def submit_map(self, /, pool: Any, function: Any, items: Any, chunk: SupportsIndex, star: bool, callback: Any, error_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, tell: bool) -> MapResult:
+        """
+        Submit one call for each item of a sequence, in chunks.
+        """
+    def submit_stream(self, /, pool: Any, function: Any, inputs: Any, chunk: SupportsIndex, window: SupportsIndex, ordered: bool, lost_worker_timeout: SupportsFloat | SupportsIndex | None) -> tuple[IMapIterator, Feeder]:
+        """
+        Open a stream: an iterator over results, and the feeder that takes the inputs.
+        """
+    def sweep(self, /) -> None:
+        """
+        Let go of the handles of jobs that have ended.
+        """
+    def target(self, /) -> int:
+        """
+        How many workers are wanted.
+        """
+    def terminate(self, /) -> None:
+        """
+        End everything now.
+        """
+
+@final
+class Feeder:
+    """
+    Takes inputs and submits them, as the consumer makes room. Runs in a thread of its own, since inputs may take their time.
+    """
+    def run(self, /) -> None:
+        """
+        Feed the stream until the inputs end, raise, or nobody wants them.
+        """
+
+@disjoint_base
+class IMapIterator:
+    """
+    Results of `Pool.imap`, in the order of the inputs.
+    """
+    _worker_lost: Final = None
+    def __iter__(self, /) -> IMapIterator: ...
+    def __next__(self, /) -> Any: ...
+    @property
+    def _cache(self, /) -> Any: ...
+    @property
+    def _job(self, /) -> int: ...
+    @property
+    def _length(self, /) -> int | None: ...
+    @property
+    def _lost_worker_timeout(self, /) -> float | None: ...
+    @property
+    def _ready(self, /) -> bool: ...
+    def next(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> Any:
+        """
+        Return the next result.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever.
+
+        Raises:
+            StopIteration: There are no further results.
+            multiprocessing.TimeoutError: There is none after `timeout` seconds; it can be asked for again.
+            Exception: What the task, or the input, raised at this position. The iteration can go on after it.
+        """
+    def ready(self, /) -> bool:
+        """
+        Whether every result is there and was taken.
+        """
+    def worker_pids(self, /) -> list[int]:
+        """
+        Process ids of the workers that run parts of it now.
+        """
+
+class IMapUnorderedIterator(IMapIterator):
+    """
+    Results of `Pool.imap_unordered`, as they arrive.
+    """
+
+class MapResult(ApplyResult):
+    """
+    The result of a map: a list, in the order of the input.
+
+    Made by `Pool.map_async` and `Pool.starmap_async`. The first chunk that fails decides the error and ends the job.
+    """
+    @property
+    def _chunksize(self, /) -> int: ...
+    @property
+    def _length(self, /) -> int: ...
+    @property
+    def _number_left(self, /) -> int:
+        """
+        Chunks that have not ended.
+        """
+
+@final
+class Runtime:
+    """
+    A worker at work.
+    """
+    @property
+    def completed(self, /) -> int:
+        """
+        Tasks that were finished.
+        """
+    def serve(self, /, max_tasks: SupportsIndex | None = None, memory_limit: SupportsIndex | None = None, prepare: Any | None = None) -> bool:
+        """
+        Make calls until there is a reason to leave.
+
+        Args:
+            max_tasks: Leave after so many tasks.
+            memory_limit: Leave when the resident memory is above so many KiB after a task.
+            prepare: Called with each result before it is sent; returns what is sent.
+
+        Returns:
+            True if the worker has done its share, false if it was told to leave.
+        """
+    def soft_limit_is_due(self, /) -> bool:
+        """
+        Whether the soft-limit signal that has just arrived is meant for the call that is being made: the pool names the task
+        it is for; one that names nobody was sent by hand, and is for whatever runs.
+        """
+    def up(self, /) -> None:
+        """
+        Tell the parent that tasks may come.
+        """
+
+@final
+class Seat:
+    """
+    A worker's place in the pool: made by the parent, taken by the worker after the fork.
+    """
+    def note(self, /, text: str) -> None:
+        """
+        Tell the parent, in words, why this worker ends.
+        """
+    @property
+    def notebook(self, /) -> int:
+        """
+        A descriptor for crash handlers: what is written to it is told to the parent.
+        """
+    def take(self, /, parent: SupportsIndex) -> Runtime:
+        """
+        Take the seat, in the worker's process.
+
+        Args:
+            parent: Process id of the pool's process; the worker does not outlive it.
+        """
+
+@final
+class SharedView:
+    """
+    A view of shared memory. The memory is given back when the last view of it is gone.
+    """
+    def __len__(self, /) -> int: ...
+
+def build_info() -> dict[str, str]:
+    """
+    What this extension was built from, and how: `version`, `profile`, `features`.
+    """
+
+def fork() -> int:
+    """
+    Duplicates this process, like `os.fork`: all `os.register_at_fork` hooks run.
+
+    Returns:
+        0 in the child, the child's process id in the parent.
+
+    Raises:
+        OSError: The system has no room for another process.
+    """
+
+def get_pdeathsig() -> int:
+    """
+    The signal that this process gets when the thread that started it ends; 0 for none.
+    """
+
+def has_pidfd() -> bool:
+    """
+    Whether this kernel gives out process descriptors.
+    """
+
+def mem_available() -> int:
+    """
+    What the system could give to new work without swapping, in KiB.
+    """
+
+def mem_limit() -> int | None:
+    """
+    The least memory limit of this process's control groups, in bytes; None without a limit.
+    """
+
+def mem_rss(pid: SupportsIndex | None = None) -> int:
+    """
+    The resident memory now, in KiB: of this process, or of another one.
+
+    Raises:
+        OSError: There is no such process.
+    """
+
+def mem_rss_peak(pid: SupportsIndex) -> int:
+    """
+    The most resident memory that a process ever had, in KiB.
+
+    Raises:
+        OSError: There is no such process, or it has ended.
+    """
+
+def oom_kills() -> int | None:
+    """
+    How many processes the kernel has killed for memory in this process's control group; None where it does not count.
+    """
+
+def set_pdeathsig(signal: SupportsIndex) -> None:
+    """
+    Ask the kernel for a signal when the thread that started this process ends; 0 asks for none.
+
+    Raises:
+        OSError: No such signal.
+    """
+
+def usable_cpu_count(override: SupportsIndex | None = None) -> int:
+    """
+    How many processors this process may use: affinity and control group quotas, rounded up, at least 1.
+
+    Args:
+        override: What the user ordered instead.
+    """
