@@ -6,6 +6,7 @@ The engine calls these functions by name; a task that simply succeeds never gets
 from __future__ import annotations
 
 import pickle
+import signal
 import sys
 import traceback
 import types
@@ -60,7 +61,7 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__} object, whose repr raised {type(error).__name__}>"
 
 
-# --- errors of tasks ------------------------------------------------------------------------------------------
+# --- errors of tasks ---
 
 
 def tell_error(exc: BaseException, in_worker: bool) -> tuple[str, str, str, bytes]:
@@ -68,8 +69,8 @@ def tell_error(exc: BaseException, in_worker: bool) -> tuple[str, str, str, byte
 
     Args:
         exc: The exception.
-        in_worker: True if a task raised it: the traceback then begins with the frame of the worker's loop, from
-            which the task was called.
+        in_worker: True if a task raised it: the traceback then begins with the frame of the worker's loop,
+            from which the task was called.
 
     Returns:
         Name of the class, message, traceback as text, and a pickled `ExceptionInfo`.
@@ -130,7 +131,7 @@ def _told(exc: BaseException) -> ExceptionInfo:
     return ExceptionInfo((type(exc), exc, exc.__traceback__))
 
 
-# --- jobs without a result ------------------------------------------------------------------------------------
+# --- jobs without a result ---
 
 
 def _name_of(what: object) -> str:
@@ -156,10 +157,10 @@ def lost(
     """The worker died while it ran the job."""
     stack = _stack(last_stack)
     hint = None
-    if exitcode == -9:
+    if exitcode == -signal.SIGKILL:
         hint = (
-            "nobody in this pool sent SIGKILL: the usual suspect is the system's memory killer. Look at its log, "
-            "and at max_memory_per_child"
+            "nobody in this pool sent SIGKILL: the usual suspect is the system's memory killer. Look at its "
+            "log, and at max_memory_per_child"
         )
     text = f"Worker exited prematurely: {human_status(exitcode)} Job: {job}."
     details = [f"It ran {_name_of(what)} for {runtime:.3f} s."]
@@ -224,7 +225,7 @@ def broken_pool(last_words: str | None) -> RestartFreqExceeded:
     return error
 
 
-# --- what cannot be sent --------------------------------------------------------------------------------------
+# --- what cannot be sent ---
 
 
 def unsendable(error: BaseException, function: object, args: Any, kwargs: Any) -> BaseException:
@@ -292,7 +293,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from ((f".{name}", part) for name, part in vars(value).items())
 
 
-# --- in the worker --------------------------------------------------------------------------------------------
+# --- in the worker ---
 
 
 def was_told_to_end() -> bool:
@@ -308,18 +309,18 @@ def memory_limit_passed(used: int, limit: int) -> None:
     warning(MAXMEM_USED_FMT.format(used, limit))
 
 
-# --- callbacks ------------------------------------------------------------------------------------------------
+# --- callbacks ---
 
 
 def safe_callback(
     handle: Any, fun: Callable[..., object] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Call what the program wants called; its exceptions are logged, but for those that the job lets through."""
+    """Call what the program wants called; exceptions are logged, but for those that the job lets through."""
     if fun is None:
         return
     try:
         fun(*args, **kwargs)
-    except handle._callbacks_propagate or ():
+    except tuple(handle._callbacks_propagate):
         raise
     except Exception as error:
         log_error("Pool callback raised exception: %r", error)

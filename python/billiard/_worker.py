@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -61,7 +62,7 @@ class Worker:
         on_ready_counter: Counts the results that the parent has seen.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         inq: Any,
         outq: Any,
@@ -196,10 +197,8 @@ class Worker:
 
 def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.flush()
-        except (AttributeError, ValueError, OSError):
-            pass
 
 
 def _end_by_signal(signum: int) -> None:

@@ -296,7 +296,7 @@ class Pool:
     SoftTimeLimitExceeded = SoftTimeLimitExceeded
     _wrap_exception = True
 
-    def __init__(  # noqa: PLR0913, PLR0915
+    def __init__(  # noqa: PLR0915
         self,
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,
@@ -319,7 +319,7 @@ class Pool:
         on_process_exit: Callable[[int, int], object] | None = None,
         context: Any = None,
         max_memory_per_child: float | None = None,
-        enable_timeouts: bool = False,
+        enable_timeouts: bool = False,  # noqa: ARG002
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         if not threads:
@@ -332,7 +332,9 @@ class Pool:
         self._max_memory_per_child = _checked("max_memory_per_child", max_memory_per_child, 0)
         self.timeout = _checked("timeout", timeout, 0)
         self.soft_timeout = _checked("soft_timeout", soft_timeout, 0)
-        self.lost_worker_timeout = _checked("lost_worker_timeout", lost_worker_timeout, 0) or LOST_WORKER_TIMEOUT
+        self.lost_worker_timeout = (
+            _checked("lost_worker_timeout", lost_worker_timeout, 0) or LOST_WORKER_TIMEOUT
+        )
         limit = _checked("max_restarts", max_restarts, 0, int)
         window = _checked("max_restart_freq", max_restart_freq, 0) or 1
         for name, function in (("initializer", initializer), ("on_process_exit", on_process_exit)):
@@ -399,7 +401,7 @@ class Pool:
             process.kill()
             process.join()
 
-    # --- hooks for subclasses ---------------------------------------------------------------------------------
+    # --- hooks for subclasses ---
 
     def _setup_queues(self) -> None:
         """Set the queues that workers get. The engine has channels of its own."""
@@ -442,7 +444,7 @@ class Pool:
     def on_shrink(self, n: int) -> None:
         """Called when the pool has shrunk."""
 
-    # --- workers ----------------------------------------------------------------------------------------------
+    # --- workers ---
 
     def _avail_index(self) -> int:
         taken = {worker.index for worker in self._pool}
@@ -497,7 +499,11 @@ class Pool:
             return
         process.join()
         self._poolctrl.pop(pid, None)
-        if exitcode not in _EXPECTED_EXITS and not process._controlled_termination and self._state != TERMINATE:
+        if (
+            exitcode not in _EXPECTED_EXITS
+            and not process._controlled_termination
+            and self._state != TERMINATE
+        ):
             get_logger()
             error("Process %r pid:%r exited with %r", process.name, pid, human_status(exitcode))
         self.process_flush_queues(process)
@@ -517,7 +523,7 @@ class Pool:
                 return worker, index
         return None, None
 
-    # --- events, on the service thread ------------------------------------------------------------------------
+    # --- events, on the service thread ---
 
     def _handle(self, event: tuple[Any, ...]) -> None:
         """Handle one event of the engine. Whatever goes wrong in it, the next one is handled too."""
@@ -561,13 +567,13 @@ class Pool:
     def _on_soft_limit(self, handle: Any, limit: float) -> None:
         _tasks.safe_callback(_Guarded(), handle._timeout_callback, (), {"soft": True, "timeout": limit})
 
-    # --- submitting -------------------------------------------------------------------------------------------
+    # --- submitting ---
 
     def apply(self, func: Callable[..., Any], args: Any = (), kwds: Any = {}) -> Any:  # noqa: B006
         """Call a function in a worker and wait for what it returns."""
         return self.apply_async(func, args, kwds).get()
 
-    def apply_async(  # noqa: PLR0913
+    def apply_async(
         self,
         func: Callable[..., Any],
         args: Any = (),
@@ -591,7 +597,8 @@ class Pool:
             kwds: Its keyword arguments.
             callback: Called with the value.
             error_callback: Called with the `ExceptionInfo` of a failure.
-            accept_callback: Called with ``(pid, time)`` when a worker begins; the time is on the monotonic clock.
+            accept_callback: Called with ``(pid, time)`` when a worker begins; the time is that of the
+                monotonic clock.
             timeout_callback: Called with the keywords ``soft`` and ``timeout`` when a limit passes.
             waitforslot: Wait until the pool's put lock has a free slot; the default is ``putlocks``.
             soft_timeout: Soft limit in seconds; 0 for none, ``None`` for the pool's.
@@ -644,7 +651,9 @@ class Pool:
         if self._engine.phase() == "broken":
             raise _tasks.broken_pool(self._broken or getattr(self, "_last_words", "")) from None
 
-    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
         """Call a function with each item and wait for the list of what it returns."""
         return self.map_async(func, iterable, chunksize).get()  # type: ignore[no-any-return]
 
@@ -690,7 +699,7 @@ class Pool:
         """Like `map_async`, but an item holds the positional arguments."""
         return self._map_async(func, iterable, starmapstar, chunksize, callback, error_callback)
 
-    def _map_async(  # noqa: PLR0913
+    def _map_async(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
@@ -737,8 +746,8 @@ class Pool:
             iterable: The items. They are taken as they are needed, by a thread of their own.
             chunksize: How many items travel together.
             lost_worker_timeout: Accepted; the loss of a worker is known at once.
-            buffersize: How many chunks may be on their way, or done and not taken, at once; the default is 16 per
-                worker. A closed pool takes the rest of the items at once.
+            buffersize: How many chunks may be on their way, or done and not taken, at once; the default is
+                16 per worker. A closed pool takes the rest of the items at once.
 
         Returns:
             An `IMapIterator`. What a task, or the iterable, raises is raised at its position.
@@ -757,7 +766,7 @@ class Pool:
         """Like `imap`, but the results come as they are ready."""
         return self._imap(func, iterable, chunksize, lost_worker_timeout, buffersize, ordered=False)
 
-    def _imap(  # noqa: PLR0913
+    def _imap(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
@@ -780,7 +789,7 @@ class Pool:
         threading.Thread(target=feeder.run, name="billiard-feeder", daemon=True).start()
         return iterator
 
-    # --- control ----------------------------------------------------------------------------------------------
+    # --- control ---
 
     def __enter__(self) -> Pool:
         return self
