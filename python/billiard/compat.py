@@ -175,7 +175,7 @@ def mem_rss() -> float:
         from . import _billiard
 
         try:
-            return _billiard.mem_rss()
+            return float(_billiard.mem_rss())
         except OSError as error:
             # Without /proc, as in some containers, the largest ever is better than nothing.
             if error.errno not in (errno.ENOENT, errno.EACCES):

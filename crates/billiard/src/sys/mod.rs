@@ -6,6 +6,7 @@ mod clock;
 pub mod cpu;
 mod eventfd;
 mod fork;
+pub mod futex;
 mod ident;
 pub mod memfd;
 pub mod memory;
