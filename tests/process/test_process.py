@@ -22,8 +22,9 @@ from billiard import popen_fork, process, util
 pytestmark = pytest.mark.usefixtures("leak_census")
 
 
-def _started(target=time.sleep, args=(1000,), **kwargs):
-    started = billiard.Process(target=target, args=args, **kwargs)
+def _started(target=time.sleep, args=(1000,), daemon=True):
+    # A daemon, so that a test which fails does not leave pytest waiting for it.
+    started = billiard.Process(target=target, args=args, daemon=daemon)
     started.start()
     return started
 
@@ -42,7 +43,7 @@ def _answer(question):
         with open(writer, "wb") as file:
             pickle.dump(question(), file)
 
-    child = _started(tell, ())
+    child = _started(tell, (), daemon=False)
     os.close(writer)
     with open(reader, "rb") as file:
         answer = pickle.load(file)
@@ -470,19 +471,23 @@ class TestWithoutProcessDescriptors:
 @contextlib.contextmanager
 def _signals(handler, every):
     """Have a signal arrive at the main thread again and again. (SIGALRM is the test timeout's own.)"""
-    stop = threading.Event()
+    go, stop = threading.Event(), threading.Event()
 
     def send():
+        go.wait()
         while not stop.wait(every):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, handler)
-    sender = threading.Thread(target=send)
+    sender = threading.Thread(target=send, daemon=True)
     sender.start()
     try:
+        # Not earlier: an exception of the handler must find the sender's end in its way.
+        go.set()
         yield
     finally:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        go.set()
         stop.set()
         sender.join()
         signal.signal(signal.SIGUSR1, before)
@@ -541,7 +546,7 @@ def test_no_signal_is_lost_just_before_a_wait():
                     pass
                 signal.pthread_kill(main, signal.SIGUSR1)
 
-            sender = threading.Thread(target=send)
+            sender = threading.Thread(target=send, daemon=True)
             sender.start()
             with pytest.raises(Enough):
                 wait(go)
