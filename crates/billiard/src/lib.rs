@@ -11,5 +11,6 @@
 
 pub mod arena;
 pub mod pool;
+mod primitives;
 pub mod process;
 pub mod sys;

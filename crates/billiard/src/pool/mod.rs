@@ -8,6 +8,7 @@ mod ring;
 pub mod scheduler;
 mod seat;
 mod spin;
+mod wake;
 mod worker;
 
 pub use forked::{Handler, Pending, Pool, RequestError, Settings};

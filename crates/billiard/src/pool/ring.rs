@@ -9,6 +9,37 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::arena::Mapping;
+use crate::primitives::Word;
+
+/// What a ring lies in: words that both sides see, and bytes between them.
+pub(super) trait Memory {
+    fn word32(&self, offset: usize) -> &impl Word<u32>;
+    fn word64(&self, offset: usize) -> &impl Word<u64>;
+    fn read_to(&self, offset: usize, len: usize, into: &mut Vec<u8>);
+    fn write(&self, offset: usize, from: &[u8]);
+}
+
+impl Memory for Mapping {
+    #[inline(always)]
+    fn word32(&self, offset: usize) -> &impl Word<u32> {
+        self.word32(offset)
+    }
+
+    #[inline(always)]
+    fn word64(&self, offset: usize) -> &impl Word<u64> {
+        self.word64(offset)
+    }
+
+    #[inline(always)]
+    fn read_to(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+        self.read_to(offset, len, into);
+    }
+
+    #[inline(always)]
+    fn write(&self, offset: usize, from: &[u8]) {
+        self.write(offset, from);
+    }
+}
 
 const STATE: usize = 0;
 const LEN: usize = 4;
@@ -76,16 +107,16 @@ const fn size(payload: usize) -> usize {
 
 /// The writing side.
 #[derive(Debug)]
-pub(super) struct Producer {
-    map: Arc<Mapping>,
+pub(super) struct Producer<M = Mapping> {
+    map: Arc<M>,
     place: Place,
     tail: u64,
     head_seen: u64,
 }
 
-impl Producer {
+impl<M: Memory> Producer<M> {
     /// The producer of a ring that nobody has written to.
-    pub(super) const fn new(map: Arc<Mapping>, place: Place) -> Self {
+    pub(super) const fn new(map: Arc<M>, place: Place) -> Self {
         Self { map, place, tail: 0, head_seen: 0 }
     }
 
@@ -159,16 +190,16 @@ impl Producer {
 
 /// The reading side.
 #[derive(Debug)]
-pub(super) struct Consumer {
-    map: Arc<Mapping>,
+pub(super) struct Consumer<M = Mapping> {
+    map: Arc<M>,
     place: Place,
     head: u64,
     tail_seen: u64,
 }
 
-impl Consumer {
+impl<M: Memory> Consumer<M> {
     /// The consumer of a ring that nobody has read from.
-    pub(super) const fn new(map: Arc<Mapping>, place: Place) -> Self {
+    pub(super) const fn new(map: Arc<M>, place: Place) -> Self {
         Self { map, place, head: 0, tail_seen: 0 }
     }
 

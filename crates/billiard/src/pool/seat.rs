@@ -5,14 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::fence;
 
-use super::ring;
 use super::scheduler::{TaskKey, WorkerId};
+use super::{ring, wake};
 use crate::arena::{Area, Mapping, descriptor};
 use crate::sys::{EventFd, Moment, Notebook};
 
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const MAGIC: u32 = 0xb111_a4d5;
 
 const AT_MAGIC: usize = 0;
@@ -105,26 +104,19 @@ impl Seat {
 
     /// Wakes the worker if it sleeps for this reason. Called after what it waits for was put where it looks.
     pub(super) fn wake(&self, reason: Asleep) {
-        // SYNC(seat.asleep): what was published before this fence is seen by a worker that set the word after we read it;
-        // otherwise we see the word and ring.
-        fence(SeqCst);
-        let asleep = self.map.word32(AT_ASLEEP);
-        // Relaxed: the fence orders it; the swap decides.
-        if asleep.load(Relaxed) == reason as u32 && asleep.swap(0, SeqCst) != 0 {
+        if wake::must_wake(self.map.word32(AT_ASLEEP), reason as u32) {
             self.bell.ring();
         }
     }
 
     /// The worker announces that it will sleep; it must look once more for what it waits for before it does.
     pub(super) fn doze(&self, reason: Asleep) {
-        self.map.word32(AT_ASLEEP).store(reason as u32, SeqCst);
-        // SYNC(seat.asleep): pairs with the fence in `wake`.
-        fence(SeqCst);
+        wake::doze(self.map.word32(AT_ASLEEP), reason as u32);
     }
 
     /// The worker is awake.
     pub(super) fn rise(&self) {
-        self.map.word32(AT_ASLEEP).store(0, SeqCst);
+        wake::rise(self.map.word32(AT_ASLEEP));
     }
 
     pub(super) fn command(&self, command: Command) {
@@ -194,7 +186,7 @@ const HUB_HEAD: usize = 4096;
 
 /// Who in the parent is asleep, waiting for results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u64)]
 pub(super) enum Waiter {
     /// Nobody sleeps: results will be looked at soon.
     Awake = 0,
@@ -222,6 +214,8 @@ impl Hub {
         let (fd, span) = descriptor(HUB_HEAD as u64)?;
         let map = Mapping::new(&fd, 0, HUB_HEAD)?;
         let area = Arc::new(Area::new(Arc::clone(&fd), HUB_HEAD as u64, span));
+        // FORK: a worker that is forked while another thread maps the area would wait for that thread for ever.
+        area.prepare()?;
         Ok(Self { fd, map, background: EventFd::new()?, leader: EventFd::new()?, area })
     }
 
@@ -231,24 +225,18 @@ impl Hub {
         vec![self.fd.as_raw_fd(), bell(&self.background), bell(&self.leader)]
     }
 
-    /// The parent says who must be woken; results must be looked at once more afterwards.
+    /// The parent says who must be woken; results must be looked at once more afterwards. Called under the engine's lock.
     pub(super) fn set_waiter(&self, waiter: Waiter) {
-        self.map.word32(AT_WAITER).store(waiter as u32, SeqCst);
-        // SYNC(hub.waiter): pairs with the fence in `announce`.
-        fence(SeqCst);
+        wake::set_waiter(self.map.word64(AT_WAITER), waiter as u64);
     }
 
-    /// A worker has published something: wakes whoever sleeps in the parent.
-    pub(super) fn announce(&self) {
-        // SYNC(hub.waiter): either the parent sees what was published before this fence, or we see that it sleeps.
-        fence(SeqCst);
-        let waiter = self.map.word32(AT_WAITER);
-        if waiter.load(Relaxed) != Waiter::Awake as u32 {
-            match waiter.swap(Waiter::Awake as u32, SeqCst) {
-                w if w == Waiter::Background as u32 => self.background.ring(),
-                w if w == Waiter::Leader as u32 => self.leader.ring(),
-                _ => {}
-            }
+    /// A worker has published something: wakes whoever sleeps in the parent. `rung` is the worker's memory of the sleep that
+    /// it has last ended.
+    pub(super) fn announce(&self, rung: &mut u64) {
+        match wake::must_ring(self.map.word64(AT_WAITER), rung) {
+            Some(who) if who == Waiter::Background as u64 => self.background.ring(),
+            Some(_) => self.leader.ring(),
+            None => {}
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct Runtime {
     rooms: Option<Allocator>,
     spin: Spin,
     since: Moment,
+    /// The parent's sleep that we have last ended.
+    rung: u64,
 }
 
 impl Runtime {
@@ -103,6 +105,7 @@ impl Runtime {
             rooms: None,
             spin: Spin::new(spin),
             since: now(),
+            rung: 0,
             seat,
             hub,
         })
@@ -112,7 +115,7 @@ impl Runtime {
     pub fn up(&mut self) {
         // The ring is empty at this point, so there is room.
         let _ = self.results.push(Head { kind: UP, ..Head::default() }, &[]);
-        self.hub.announce();
+        self.hub.announce(&mut self.rung);
     }
 
     /// Claims what comes next. `None`: nothing there now; [`spin`](Runtime::spin) or [`sleep`](Runtime::sleep).
@@ -254,7 +257,7 @@ impl Runtime {
 
     fn put(&mut self, head: Head, parts: &[&[u8]]) -> Result<(), WorkerError> {
         while self.results.push(head, parts).is_none() {
-            self.hub.announce();
+            self.hub.announce(&mut self.rung);
             self.seat.doze(Asleep::Room);
             if self.results.push(head, parts).is_some() {
                 self.seat.rise();
@@ -263,7 +266,7 @@ impl Runtime {
             // A handler that runs now must not tear the message: it is run after the result is out.
             self.wait_for_bell(None)?;
         }
-        self.hub.announce();
+        self.hub.announce(&mut self.rung);
         Ok(())
     }
 }
