@@ -2,8 +2,10 @@
 //!
 //! The first byte says which form follows.
 
+use std::cell::RefCell;
+
 use billiard::pool::Message;
-use billiard::pool::engine::{Body, Engine};
+use billiard::pool::engine::{Body, Engine, Room};
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -96,12 +98,31 @@ impl Packer<'_> {
         if !pickled.has_buffers() {
             return Ok(self.engine.pack(&pickled.bytes));
         }
-        let no_room = || PyMemoryError::new_err("no shared memory is left for the arguments of a task");
-        let room = pickled.write(
+        let target = pickled.write(
             py,
-            |len| self.engine.room(len).ok_or_else(no_room),
-            |room, at, len| self.engine.pointer(room, at, len),
+            |len| {
+                // What finds no room in shared memory now waits on the heap; the engine finds it room in its turn.
+                let room = self.engine.room(len).map(Target::Shared);
+                Ok(room.unwrap_or_else(|| Target::Private(RefCell::new(vec![0; len]))))
+            },
+            |target, at, len| match target {
+                Target::Shared(room) => self.engine.pointer(room, at, len),
+                Target::Private(bytes) => bytes.borrow_mut()[at..at + len].as_mut_ptr(),
+            },
         )?;
-        self.engine.filled(room).ok_or_else(no_room)
+        match target {
+            Target::Private(bytes) => Ok(Message::Heap(bytes.into_inner().into())),
+            Target::Shared(room) => {
+                let no_room =
+                    || PyMemoryError::new_err("no shared memory is left for the arguments of a task");
+                self.engine.filled(room).ok_or_else(no_room)
+            }
+        }
     }
+}
+
+/// Where the bytes of a call are put together.
+enum Target {
+    Shared(Room),
+    Private(RefCell<Vec<u8>>),
 }

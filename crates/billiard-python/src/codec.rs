@@ -11,7 +11,7 @@ use billiard::pool::Message;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::buffers::{SharedView, copy_from_buffer};
 use crate::python;
@@ -34,6 +34,8 @@ const LONGEST: usize = 4096;
 /// Buffers from this size on travel beside the pickle.
 const BESIDE: usize = 32 * 1024;
 const ALIGN: usize = 64;
+/// Bytes before the table of buffers: tag, number of buffers, length of the pickle.
+const BESIDE_HEAD: usize = 13;
 
 /// Appends the short form of `value`. False: it has none, and `out` is as it was.
 pub(crate) fn put_short(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
@@ -322,7 +324,13 @@ impl Pickled {
 pub(crate) fn read<'py>(py: Python<'py>, message: &Message, skip: usize) -> PyResult<Bound<'py, PyAny>> {
     match message {
         Message::Shared(lease) => read_shared(py, lease, skip),
-        private => read_private(py, &private.private().ok_or_else(torn)?[skip..]),
+        private => {
+            let bytes = private.private().ok_or_else(torn)?;
+            if bytes.get(skip) == Some(&BUFFERS) {
+                return read_beside(py, bytes, skip);
+            }
+            read_private(py, &bytes[skip..])
+        }
     }
 }
 
@@ -335,15 +343,43 @@ pub(crate) fn read_private<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound
     }
 }
 
+/// Reads a value whose buffers stand behind its pickle, out of private memory: each becomes an object of its own.
+fn read_beside<'py>(py: Python<'py>, bytes: &[u8], skip: usize) -> PyResult<Bound<'py, PyAny>> {
+    let mut reader = Reader::new(&bytes[skip + 1..]);
+    let count = reader.u32()? as usize;
+    let pickle_len = usize::try_from(reader.u64()?).map_err(|_| torn())?;
+    let buffers = PyList::empty(py);
+    let start =
+        count.checked_mul(8).and_then(|table| table.checked_add(skip + BESIDE_HEAD)).ok_or_else(torn)?;
+    let mut at = start.checked_add(pickle_len).filter(|end| *end <= bytes.len()).ok_or_else(torn)?;
+    // Alignment counts from the start of the message, wherever it lies.
+    let pickle = &bytes[start..at];
+    for _ in 0..count {
+        let tagged = reader.u64()?;
+        let len = usize::try_from(tagged & !(1 << 63)).map_err(|_| torn())?;
+        at = at.next_multiple_of(ALIGN);
+        let next = at.checked_add(len).filter(|next| *next <= bytes.len()).ok_or_else(torn)?;
+        let buffer = &bytes[at..next];
+        if tagged >> 63 == 1 {
+            buffers.append(PyBytes::new(py, buffer))?;
+        } else {
+            buffers.append(PyByteArray::new(py, buffer))?;
+        }
+        at = next;
+    }
+    let kwargs = pyo3::types::PyDict::new(py);
+    kwargs.set_item("buffers", buffers)?;
+    python::loads(py)?.call((PyBytes::new(py, pickle),), Some(&kwargs))
+}
+
 /// Reads a value from shared memory. Buffers beside the pickle are used in place.
 pub(crate) fn read_shared<'py>(
     py: Python<'py>,
     lease: &Arc<Lease>,
     skip: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    const HEAD: usize = 13;
     let mut head = Vec::new();
-    lease.read_to(skip, HEAD.min(lease.len().saturating_sub(skip)), &mut head);
+    lease.read_to(skip, BESIDE_HEAD.min(lease.len().saturating_sub(skip)), &mut head);
     if head.first() != Some(&BUFFERS) {
         let mut bytes = Vec::new();
         lease.read_to(skip, lease.len() - skip, &mut bytes);
@@ -353,10 +389,10 @@ pub(crate) fn read_shared<'py>(
     let count = reader.u32()? as usize;
     let pickle_len = usize::try_from(reader.u64()?).map_err(|_| torn())?;
     let table = count.checked_mul(8).filter(|len| *len <= lease.len()).ok_or_else(torn)?;
-    let start = skip + HEAD + table;
+    let start = skip + BESIDE_HEAD + table;
     let end = start.checked_add(pickle_len).filter(|end| *end <= lease.len()).ok_or_else(torn)?;
     let mut bytes = Vec::new();
-    lease.read_to(skip + HEAD, end - skip - HEAD, &mut bytes);
+    lease.read_to(skip + BESIDE_HEAD, end - skip - BESIDE_HEAD, &mut bytes);
     let mut lengths = Reader::new(&bytes[..table]);
     let views = PyList::empty(py);
     let mut at = end;

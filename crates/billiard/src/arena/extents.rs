@@ -51,6 +51,11 @@ impl Area {
         Ok(self.map.get_or_init(|| map))
     }
 
+    /// Maps the area now rather than when it is first used.
+    pub fn prepare(&self) -> io::Result<()> {
+        self.map().map(drop)
+    }
+
     /// Takes charge of an extent that the allocating process has announced. `None` if the announcement makes no sense.
     pub fn lease(self: &Arc<Self>, extent: Extent) -> io::Result<Option<Lease>> {
         let inside = extent.offset >= DATA
@@ -99,6 +104,12 @@ impl Lease {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.extent.len == 0
+    }
+
+    /// Whether it lies in the upper half of its area, which is used once the lower half is full.
+    #[must_use]
+    pub fn lies_high(&self) -> bool {
+        self.extent.offset + self.extent.len > self.area.span / 2
     }
 
     /// The extent, to be named in a message; releasing it is the reader's duty from now on.
@@ -161,6 +172,8 @@ pub struct Allocator {
     next_slot: u32,
     releases_seen: u32,
     warm: u64,
+    /// Bytes that are out.
+    out: u64,
 }
 
 impl Allocator {
@@ -176,18 +189,44 @@ impl Allocator {
             next_slot: 0,
             releases_seen: 0,
             warm: 0,
+            out: 0,
         }
     }
 
     /// Bytes that are out, in whole pages.
     #[must_use]
-    pub fn in_use(&self) -> u64 {
-        self.live.values().map(|live| live.len).sum()
+    pub const fn in_use(&self) -> u64 {
+        self.out
+    }
+
+    /// Whether half of the area or of the table is out, as far as it is known without a look at every extent.
+    fn is_half_full(&self) -> bool {
+        self.live.len() >= SLOTS as usize / 2 || self.out >= self.area.span / 2
+    }
+
+    /// Like [`Allocator::allocate`], but leaves half of everything to others.
+    pub fn allocate_modestly(&mut self, len: u64) -> io::Result<Option<Extent>> {
+        if self.is_half_full() {
+            self.collect_if_more_than(self.live.len() as u32 / 64)?;
+            if self.is_half_full() {
+                return Ok(None);
+            }
+        }
+        self.allocate(len)
     }
 
     /// Finds room for `len` bytes. `None`: the area or the table is full.
     pub fn allocate(&mut self, len: u64) -> io::Result<Option<Extent>> {
+        // Collecting looks at every extent that is out, so it waits until there is something in proportion to gain.
+        self.collect_if_more_than(self.live.len() as u32 / 64)?;
+        if let Some(extent) = self.find(len)? {
+            return Ok(Some(extent));
+        }
         self.collect()?;
+        self.find(len)
+    }
+
+    fn find(&mut self, len: u64) -> io::Result<Option<Extent>> {
         let Some(pages) = len.max(1).checked_next_multiple_of(PAGE) else { return Ok(None) };
         let slot = match self.spare_slots.pop() {
             Some(slot) => slot,
@@ -219,6 +258,7 @@ impl Allocator {
             self.gaps.insert(offset + pages, Gap { len: gap.len - pages, backed: gap.backed });
         }
         self.live.insert(slot, Live { offset, len: pages, holder: None });
+        self.out += pages;
         self.area.map()?.word32(slot as usize * 4).store(HELD, Release);
         Ok(Some(Extent { slot, offset, len }))
     }
@@ -240,6 +280,7 @@ impl Allocator {
     /// Takes an extent back whose holder will never release it: it was not sent, or its holder died.
     pub fn reclaim(&mut self, slot: u32) -> io::Result<()> {
         if let Some(Live { offset, len, .. }) = self.live.remove(&slot) {
+            self.out -= len;
             self.area.map()?.word32(slot as usize * 4).store(FREE, Release);
             self.spare_slots.push(slot);
             self.put_back(offset, len)?;
@@ -264,12 +305,16 @@ impl Allocator {
 
     /// Takes back what was released since the last look.
     pub fn collect(&mut self) -> io::Result<()> {
+        self.collect_if_more_than(0)
+    }
+
+    fn collect_if_more_than(&mut self, few: u32) -> io::Result<()> {
         if self.live.is_empty() {
             return Ok(());
         }
         let map = self.area.map()?;
         let releases = map.word32(RELEASES).load(Acquire);
-        if releases == self.releases_seen {
+        if releases.wrapping_sub(self.releases_seen) <= few {
             return Ok(());
         }
         self.releases_seen = releases;
@@ -379,6 +424,32 @@ mod tests {
         assert!(owner.warm <= KEEP_WARM);
         let blocks = rustix::fs::fstat(&area.fd).unwrap().st_blocks as u64 * 512;
         assert!(blocks <= KEEP_WARM + DATA + PAGE, "{blocks} bytes are still backed");
+    }
+
+    #[test]
+    fn modesty_leaves_room_for_others() {
+        let area = area();
+        let mut owner = Allocator::new(Arc::clone(&area));
+        let mut out = Vec::new();
+        while let Some(extent) = owner.allocate_modestly(1).unwrap() {
+            out.push(extent);
+        }
+        assert_eq!(out.len(), SLOTS as usize / 2);
+        assert!(owner.allocate(1).unwrap().is_some());
+        for extent in out.drain(..200) {
+            drop(area.lease(extent).unwrap().unwrap());
+        }
+        assert!(owner.allocate_modestly(1).unwrap().is_some(), "what was released is found again");
+    }
+
+    #[test]
+    fn the_last_released_extent_is_found_when_nothing_else_is_left() {
+        let area = area();
+        let mut owner = Allocator::new(Arc::clone(&area));
+        let out: Vec<_> = std::iter::from_fn(|| owner.allocate(1).unwrap()).collect();
+        drop(area.lease(out[5]).unwrap().unwrap());
+        assert_eq!(owner.allocate(1).unwrap().map(|e| e.slot), Some(5));
+        assert_eq!(owner.in_use(), u64::from(SLOTS) * PAGE);
     }
 
     #[test]

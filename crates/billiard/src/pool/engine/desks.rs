@@ -7,7 +7,7 @@ use super::super::Message;
 use super::super::ring::{Consumer, Head, Position, Producer};
 use super::super::scheduler::{Channels, TaskKey, WorkerId};
 use super::super::seat::{Asleep, Hub, Seat};
-use super::super::worker::{DEFINE, INLINE_MOST, TASK, TASK_SHARED, TELL, decode_extent, encode_extent};
+use super::super::worker::{DEFINE, INLINE_MOST, TASK, TASK_SHARED, TELL, encode_extent};
 use crate::arena::{Allocator, Extent, Lease};
 use crate::process::Child;
 use crate::sys::Moment;
@@ -31,7 +31,8 @@ struct Flight {
     len: usize,
     function: u32,
     tell: bool,
-    slot: Option<u32>,
+    /// Where its bytes are, if they are not in the ring. Never read back from there: the worker could have changed it.
+    extent: Option<Extent>,
 }
 
 #[derive(Debug)]
@@ -199,8 +200,7 @@ impl Channels for Desks {
             let back = extent.and_then(|e| self.unplace(e)).map(|lease| Message::Shared(Arc::new(lease)));
             return refuse(back.unwrap_or(message));
         };
-        let slot = extent.map(|e| e.slot);
-        desk.flights.push_back(Flight { key: task, at, len: bytes.len(), function, tell, slot });
+        desk.flights.push_back(Flight { key: task, at, len: bytes.len(), function, tell, extent });
         desk.seat.wake(Asleep::Idle);
         Ok(())
     }
@@ -211,12 +211,9 @@ impl Channels for Desks {
         let (at, len) = (desk.flights[index].at, desk.flights[index].len);
         let bytes = desk.tasks.recall(at, len)?;
         let flight = desk.flights.remove(index)?;
-        let message = match flight.slot {
+        let message = match flight.extent {
             None => Message::copy(&bytes),
-            Some(slot) => {
-                let extent = decode_extent(&bytes).filter(|e| e.slot == slot)?;
-                Message::Shared(Arc::new(self.unplace(extent)?))
-            }
+            Some(extent) => Message::Shared(Arc::new(self.unplace(extent)?)),
         };
         Some(Body { function: flight.function, tell: flight.tell, message })
     }

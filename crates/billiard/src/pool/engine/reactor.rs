@@ -10,7 +10,7 @@ use super::super::job::{Job, Notify, Report, Shape, Verdict};
 use super::super::scheduler::{Action, Failure, Phase, Scheduler, TaskKey, WorkerId, WorkerState};
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
-use super::desks::{Body, Desks};
+use super::desks::{Body, Desk, Desks};
 use super::{Event, Signals};
 use crate::sys::{EventFd, ExitStatus, Moment, now};
 
@@ -128,14 +128,14 @@ impl Core {
             match head.kind {
                 RESULT => {
                     let key = TaskKey::from_bits(head.key);
-                    let shared = if head.aux & IS_SHARED == 0 {
-                        Ok(None)
+                    let message = if head.aux & IS_SHARED == 0 {
+                        Message::copy(&self.scratch)
+                    } else if let Some(message) = claim_shared(desk, &self.scratch) {
+                        message
                     } else {
-                        decode_extent(&self.scratch).map_or(Ok(None), |extent| desk.seat.area.lease(extent))
-                    };
-                    let message = match shared {
-                        Ok(Some(lease)) => Message::Shared(Arc::new(lease)),
-                        _ => Message::copy(&self.scratch),
+                        // A result that cannot be had is lost, and its worker with it: it would only go on like this.
+                        let _ = desk.child.signal(libc::SIGKILL);
+                        return taken;
                     };
                     let pid = desk.child.pid();
                     self.desks.forget(id, key);
@@ -326,4 +326,22 @@ impl Core {
     pub(super) const fn phase(&self) -> Phase {
         self.scheduler.phase()
     }
+}
+
+/// A worker's room for large results is its own to share out: how many extents of it may be in the hands of callers, who
+/// keep them as long as they like, before we rather copy.
+const MOST_HELD: usize = 4096;
+/// What is not larger than this is copied at once; so small a piece is not worth a page of its own.
+const COPIED: usize = 64 * 1024;
+
+/// A large result: in place, or as a copy if in place it would be in the way.
+fn claim_shared(desk: &Desk, name: &[u8]) -> Option<Message> {
+    let area = &desk.seat.area;
+    let lease = area.lease(decode_extent(name)?).ok().flatten()?;
+    if lease.len() > COPIED && Arc::strong_count(area) < MOST_HELD && !lease.lies_high() {
+        return Some(Message::Shared(Arc::new(lease)));
+    }
+    let mut bytes = Vec::new();
+    lease.read_to(0, lease.len(), &mut bytes);
+    Some(Message::Heap(bytes.into()))
 }
