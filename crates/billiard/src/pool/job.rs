@@ -89,8 +89,8 @@ pub struct Job {
     token: u32,
     notify: Notify,
     done: AtomicBool,
-    /// Somebody sleeps until the job makes progress.
-    watched: AtomicBool,
+    /// How many threads sleep, or are about to, until the job makes progress.
+    watchers: AtomicU32,
     /// A part of a batch has failed.
     failed: AtomicBool,
     accepted: AtomicU32,
@@ -118,7 +118,7 @@ impl Job {
             token,
             notify,
             done: AtomicBool::new(missing == 0 && fed),
-            watched: AtomicBool::new(false),
+            watchers: AtomicU32::new(0),
             failed: AtomicBool::new(false),
             accepted: AtomicU32::new(0),
             accepted_ns: AtomicU64::new(0),
@@ -263,13 +263,19 @@ impl Job {
         u64::from(self.lock().missing)
     }
 
-    /// Sets whether somebody sleeps until there are news.
-    pub(super) fn watch(&self, watched: bool) {
-        self.watched.store(watched, Ordering::SeqCst);
+    /// One more thread waits for news. Counted, since several may wait for one job and none may be forgotten when another
+    /// one gives up.
+    pub(super) fn watch(&self) {
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// That thread waits no more.
+    pub(super) fn unwatch(&self) {
+        self.watchers.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn is_watched(&self) -> bool {
-        self.watched.load(Ordering::SeqCst)
+        self.watchers.load(Ordering::SeqCst) > 0
     }
 
     /// A worker has begun a part.

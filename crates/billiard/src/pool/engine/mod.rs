@@ -272,9 +272,16 @@ impl Engine {
         self.inner.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room for a large message in shared memory. `None`: there is none now.
+    /// Room for a large message in shared memory. `None`: there is none now, or what waits already has its share.
+    ///
+    /// # Fork
+    /// `None` in a forked copy: the memory is shared, so what it would find free may be in use.
     pub fn room(&self, len: usize) -> Option<Room> {
-        self.rooms().allocate(len as u64).ok().flatten().map(Room)
+        if !self.inner.identity.is_me() {
+            return None;
+        }
+        // Messages at the head of the queue must find room even if those behind them have taken all they could get.
+        self.rooms().allocate_modestly(len as u64).ok().flatten().map(Room)
     }
 
     /// Where a range of that room lies, to be written by a copy from foreign memory.
@@ -410,6 +417,8 @@ impl Engine {
         core.desks.open(seat, Arc::clone(&child), name);
         core.scheduler.started(id);
         self.inner.watch(id, &child).map_err(os("watch a worker"))?;
+        // The worker may have announced itself before we knew where to look.
+        core.turn();
         self.inner.after(&mut core);
         Ok(())
     }
@@ -588,7 +597,9 @@ impl Inner {
 
     /// Who must be woken while nobody looks: the background thread, by a bell or, while much is going on, by its timer.
     fn stand_down(&self, core: &mut Core) {
-        if !core.polling {
+        if core.polling {
+            self.hub.set_waiter(Waiter::Awake);
+        } else {
             self.hub.set_waiter(Waiter::Background);
             core.turn();
         }

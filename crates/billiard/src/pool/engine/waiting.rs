@@ -26,6 +26,9 @@ pub enum Outcome {
 
 #[derive(Debug)]
 enum Role {
+    /// Does nothing for the pool. Whoever is not inside [`Waiting::spin`] or [`Waiting::sleep`] may be away for long (in a
+    /// signal handler, which may even wait for another job of the same pool), so nobody may rely on it.
+    Bystander,
     Leader,
     Follower(Arc<EventFd>),
 }
@@ -40,45 +43,55 @@ pub struct Waiting<'e> {
 
 impl<'e> Waiting<'e> {
     pub(super) fn new(inner: &'e Inner, job: &'e Arc<Job>) -> Result<Self, EngineError> {
-        job.watch(true);
         let mut core = inner.enter()?;
+        job.watch();
         let role = if core.led {
-            Role::Follower(Self::follow(&mut core, job)?)
+            Role::Bystander
         } else {
-            lead(inner, &mut core);
+            core.led = true;
+            inner.hub.set_waiter(Waiter::Awake);
             Role::Leader
         };
         drop(core);
         Ok(Self { inner, job, role })
     }
 
-    fn follow(core: &mut Core, job: &Arc<Job>) -> Result<Arc<EventFd>, EngineError> {
-        let bell = EventFd::new().map_err(super::os("make a doorbell for a waiting thread"))?;
-        let bell = Arc::new(bell);
-        core.followers.push(Follower { job: Arc::clone(job), bell: Arc::clone(&bell) });
-        Ok(bell)
-    }
-
     /// Looks, busily for a moment if that has paid lately. Whether there are news.
     pub fn spin(&mut self) -> bool {
-        if self.job.has_news() {
-            return true;
+        let found = self.job.has_news() || self.look_busily();
+        if !found {
+            // What cannot be entered belongs to another process, and is led there.
+            let _ = self.step_back();
         }
-        match &self.role {
-            Role::Follower(_) => false,
-            Role::Leader => {
-                let mut spin = self.inner.spin.lock().unwrap_or_else(PoisonError::into_inner);
-                spin.until(|| {
-                    // Whoever holds the lock is looking at the rings already.
-                    if let Ok(mut core) = self.inner.core.try_lock()
-                        && core.turn() > 0
-                    {
-                        self.inner.after(&mut core);
-                    }
-                    self.job.has_news()
-                })
+        found
+    }
+
+    fn look_busily(&self) -> bool {
+        if !matches!(self.role, Role::Leader) {
+            return false;
+        }
+        let mut spin = self.inner.spin.lock().unwrap_or_else(PoisonError::into_inner);
+        spin.until(|| {
+            // Whoever holds the lock is looking at the rings already.
+            if let Ok(mut core) = self.inner.core.try_lock()
+                && core.turn() > 0
+            {
+                self.inner.after(&mut core);
             }
+            self.job.has_news()
+        })
+    }
+
+    /// Leads no more for now: the background thread looks after the rings until somebody leads again.
+    fn step_back(&mut self) -> Result<(), EngineError> {
+        if matches!(self.role, Role::Leader) {
+            let mut core = self.inner.enter()?;
+            self.role = Role::Bystander;
+            core.led = false;
+            self.inner.stand_down(&mut core);
+            self.inner.after(&mut core);
         }
+        Ok(())
     }
 
     /// Sleeps until there are news. With `open`, signals in it are let in for exactly the wait.
@@ -87,79 +100,88 @@ impl<'e> Waiting<'e> {
     /// Until the job makes progress, the deadline, or a signal handler.
     pub fn sleep(&mut self, deadline: Deadline, open: Option<&Mask>) -> Result<Outcome, EngineError> {
         loop {
-            if let Role::Follower(bell) = &self.role {
-                let bell = Arc::clone(bell);
-                let mut core = self.inner.enter()?;
-                if self.job.has_news() {
-                    return Ok(Outcome::News);
-                }
-                if core.led {
-                    drop(core);
-                    let woken = readable(&[bell.as_fd()], deadline, open);
-                    bell.clear();
-                    if let Some(outcome) = self.outcome(woken)? {
-                        return Ok(outcome);
-                    }
-                } else {
-                    core.followers.retain(|f| !Arc::ptr_eq(&f.bell, &bell));
-                    lead(self.inner, &mut core);
-                    drop(core);
-                    self.role = Role::Leader;
-                }
-                continue;
-            }
-            let mut core = self.inner.enter()?;
-            // SYNC(hub.waiter): what is published after this rings for us; what was published before is taken here.
-            self.inner.hub.set_waiter(Waiter::Leader);
-            core.leader_sleeps = true;
-            core.turn();
-            self.inner.after(&mut core);
-            let slept = now();
-            let woken = if self.job.has_news() {
-                drop(core);
-                Ok(Woken::Ready)
-            } else {
-                drop(core);
-                readable(&[self.inner.hub.leader.as_fd()], deadline, open)
+            let woken = self.sleep_once(deadline, open)?;
+            let outcome = match woken {
+                _ if self.job.has_news() => Outcome::News,
+                Woken::Ready => continue,
+                Woken::TimedOut => Outcome::TimedOut,
+                Woken::Interrupted => Outcome::Interrupted,
             };
-            let mut core = self.inner.enter()?;
-            self.inner.hub.set_waiter(Waiter::Awake);
-            core.leader_sleeps = false;
-            self.inner.hub.leader.clear();
-            core.turn();
-            self.inner.after(&mut core);
-            drop(core);
-            self.inner.spin.lock().unwrap_or_else(PoisonError::into_inner).slept(now().since(slept));
-            if let Some(outcome) = self.outcome(woken)? {
-                return Ok(outcome);
+            if outcome != Outcome::News {
+                self.step_back()?;
             }
+            return Ok(outcome);
         }
     }
 
-    fn outcome(&self, woken: io::Result<Woken>) -> Result<Option<Outcome>, EngineError> {
-        let woken = woken.map_err(super::os("wait for a result"))?;
-        Ok(if self.job.has_news() {
-            Some(Outcome::News)
-        } else {
-            match woken {
-                Woken::Ready => None,
-                Woken::TimedOut => Some(Outcome::TimedOut),
-                Woken::Interrupted => Some(Outcome::Interrupted),
-            }
-        })
+    fn sleep_once(&mut self, deadline: Deadline, open: Option<&Mask>) -> Result<Woken, EngineError> {
+        let inner = self.inner;
+        let mut core = inner.enter()?;
+        if self.job.has_news() {
+            return Ok(Woken::Ready);
+        }
+        if core.led && !matches!(self.role, Role::Leader) {
+            let bell = self.follow(&mut core)?;
+            drop(core);
+            let woken = readable(&[bell.as_fd()], deadline, open);
+            bell.clear();
+            return woken.map_err(super::os("wait for a result"));
+        }
+        if let Role::Follower(bell) = &self.role {
+            core.followers.retain(|f| !Arc::ptr_eq(&f.bell, bell));
+        }
+        self.role = Role::Leader;
+        core.led = true;
+        // SYNC(hub.waiter): what is published after this rings for us; what was published before is taken here.
+        inner.hub.set_waiter(Waiter::Leader);
+        core.leader_sleeps = true;
+        core.turn();
+        inner.after(&mut core);
+        drop(core);
+        if self.job.has_news() {
+            return self.rise().map(|()| Woken::Ready);
+        }
+        let slept = now();
+        let woken = readable(&[inner.hub.leader.as_fd()], deadline, open);
+        self.rise()?;
+        inner.spin.lock().unwrap_or_else(PoisonError::into_inner).slept(now().since(slept));
+        woken.map_err(super::os("wait for a result"))
     }
-}
 
-fn lead(inner: &Inner, core: &mut Core) {
-    core.led = true;
-    inner.hub.set_waiter(Waiter::Awake);
+    /// The leader is awake again.
+    fn rise(&self) -> Result<(), EngineError> {
+        let mut core = self.inner.enter()?;
+        self.inner.hub.set_waiter(Waiter::Awake);
+        core.leader_sleeps = false;
+        self.inner.hub.leader.clear();
+        core.turn();
+        self.inner.after(&mut core);
+        Ok(())
+    }
+
+    /// The bell that the leader, or the background thread, rings when there are news.
+    fn follow(&mut self, core: &mut Core) -> Result<Arc<EventFd>, EngineError> {
+        if let Role::Follower(bell) = &self.role {
+            return Ok(Arc::clone(bell));
+        }
+        let bell: io::Result<EventFd> = EventFd::new();
+        let bell = Arc::new(bell.map_err(super::os("make a doorbell for a waiting thread"))?);
+        core.followers.push(Follower { job: Arc::clone(self.job), bell: Arc::clone(&bell) });
+        self.role = Role::Follower(Arc::clone(&bell));
+        Ok(bell)
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        self.job.unwatch();
         let Ok(mut core) = self.inner.enter() else { return };
         match &self.role {
-            Role::Follower(bell) => core.followers.retain(|f| !Arc::ptr_eq(&f.bell, bell)),
+            Role::Bystander => {}
+            Role::Follower(bell) => {
+                core.followers.retain(|f| !Arc::ptr_eq(&f.bell, bell));
+                // Its bell may have been rung to make it the leader; the background thread looks until somebody else is.
+            }
             Role::Leader => {
                 core.led = false;
                 // Somebody else may want to lead; until then the timer looks after the rings.
@@ -170,9 +192,6 @@ impl Drop for Waiting<'_> {
                 core.active = true;
                 self.inner.set_timer(&mut core);
             }
-        }
-        if !core.followers.iter().any(|f| Arc::ptr_eq(&f.job, self.job)) {
-            self.job.watch(false);
         }
     }
 }
