@@ -1,5 +1,6 @@
 //! Who gets what: handing out, taking back, sharing.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::roster::{WorkerId, WorkerState};
@@ -16,6 +17,12 @@ const MOST_AHEAD: u64 = 1024;
 const FIRST_AHEAD: usize = 4;
 /// How long an idle worker may leave a task lying while another one is idle. It was stopped, or starved of its processor.
 const DOUBT: Duration = Duration::from_millis(10);
+/// The same while all others are busy: the task would only wait elsewhere.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// After this an empty worker whose ring had no room is tried again: what was recalled takes room until the worker passes it.
+const RETRY: Duration = Duration::from_millis(1);
+/// Above this many entries, the queue's memory is given back once it is empty.
+const FLOOD: usize = 65_536;
 
 impl<T: Clone, B> Scheduler<T, B> {
     fn read_ahead(&self) -> usize {
@@ -34,6 +41,7 @@ impl<T: Clone, B> Scheduler<T, B> {
     /// Hands out the queue as far as there is room.
     pub(super) fn dispatch<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
         let ahead = self.read_ahead();
+        self.saturated = false;
         while let Some(&key) = self.queue.front() {
             if !self.tasks.get(key).is_some_and(|t| t.place == Place::Queued) {
                 self.queue.pop_front();
@@ -41,11 +49,17 @@ impl<T: Clone, B> Scheduler<T, B> {
             }
             let Some(id) = self.roster.pick(ahead) else {
                 self.saturated = true;
+                if self.doubt_at.is_none() && self.roster.iter().nth(1).is_some() {
+                    self.doubt_by(now.after(PATIENCE));
+                }
                 return;
             };
             if self.hand(id, key, now, channels) {
                 self.queue.pop_front();
             }
+        }
+        if self.queue.capacity() > FLOOD {
+            self.queue = VecDeque::new();
         }
     }
 
@@ -66,6 +80,9 @@ impl<T: Clone, B> Scheduler<T, B> {
             task.place = Place::Queued;
             if let Some(w) = self.roster.get_mut(id) {
                 w.full = true;
+                if w.handed.is_empty() {
+                    w.rest(now, RETRY);
+                }
             }
             return false;
         }
@@ -80,9 +97,10 @@ impl<T: Clone, B> Scheduler<T, B> {
             w.check_at = Some(w.check_at.map_or(at, |old| old.min(at)));
         }
         if was_idle {
-            w.handed_at = now;
-            if self.doubt_at.is_none() && self.roster.idle().is_some() {
-                self.doubt_at = Some(now.after(DOUBT));
+            w.lying = Some((key, now));
+            let due = now.after(DOUBT);
+            if self.doubt_at.is_none_or(|at| at > due) && self.roster.idle().is_some() {
+                self.doubt_at = Some(due);
             }
         }
         true
@@ -105,6 +123,7 @@ impl<T: Clone, B> Scheduler<T, B> {
             let Some(&key) = w.handed.back() else { break };
             let Some(body) = channels.recall(id, key) else { break };
             w.handed.pop_back();
+            w.full &= !w.handed.is_empty();
             if let Some(budget) = &mut w.budget {
                 *budget += 1;
             }
@@ -120,19 +139,27 @@ impl<T: Clone, B> Scheduler<T, B> {
 
     /// While somebody is idle and others have tasks lying in their rings, moves half of the longest line over.
     pub(super) fn share<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
+        // Of several tasks of a worker all may be claimed: those whose results are on the way, and the running one.
+        let mut poor = Vec::new();
         while self.queue.is_empty() {
             let Some(idle) = self.roster.idle() else { return };
-            let Some(rich) = self.roster.richest() else { return };
-            let lying = self.roster.get(rich).map_or(0, |w| w.handed.len());
-            if self.take_back_some(rich, lying.div_ceil(2), channels) == 0 {
+            let Some(rich) = self.roster.richest(&poor) else {
+                // What is left elsewhere is claimed, or a single task at a worker that should be about to claim it.
+                self.doubt(now, channels);
                 return;
+            };
+            let lying = self.roster.get(rich).map_or(0, |w| w.handed.len());
+            let most = if self.roster.get(idle).is_some_and(|w| w.suspect) { 1 } else { lying.div_ceil(2) };
+            if self.take_back_some(rich, most, channels) == 0 {
+                poor.push(rich);
+                continue;
             }
             while let Some(&key) = self.queue.front() {
                 if !self.hand(idle, key, now, channels) {
                     break;
                 }
                 self.queue.pop_front();
-                if self.roster.get(idle).is_none_or(|w| !w.accepts()) {
+                if self.roster.get(idle).is_none_or(|w| w.suspect || !w.accepts()) {
                     break;
                 }
             }
@@ -140,31 +167,55 @@ impl<T: Clone, B> Scheduler<T, B> {
         }
     }
 
-    /// Looks after tasks that lie unclaimed at workers that were thought idle, while others could run them.
+    /// Workers that have tasks and run none of them, and since when that has been seen.
+    fn lying<C: Channels<Body = B>>(&mut self, now: Moment, channels: &C) -> Vec<(WorkerId, Moment)> {
+        let mut lying = Vec::new();
+        for w in self.roster.iter_mut() {
+            let Some(&first) = w.handed.front() else { continue };
+            if !matches!(w.state, WorkerState::Up | WorkerState::Starting) {
+                continue;
+            }
+            let runs = channels.running(w.id).is_some_and(|(key, _)| {
+                // The status page of a worker that was stopped after a task still names it.
+                self.tasks.get(key).is_some_and(|task| task.place == Place::At(w.id))
+            });
+            if runs {
+                w.lying = None;
+                continue;
+            }
+            let since = w.lying.filter(|(key, _)| *key == first).map_or(now, |(_, since)| since);
+            w.lying = Some((first, since));
+            lying.push((w.id, since));
+        }
+        lying
+    }
+
+    fn doubt_by(&mut self, at: Moment) {
+        self.doubt_at = Some(self.doubt_at.map_or(at, |old| old.min(at)));
+    }
+
+    /// Looks after tasks that lie unclaimed at workers that run nothing, while others could run them.
     pub(super) fn doubt<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
         self.doubt_at = None;
-        let lying: Vec<_> = self
-            .roster
-            .iter()
-            .filter(|w| {
-                matches!(w.state, WorkerState::Up | WorkerState::Starting)
-                    && !w.handed.is_empty()
-                    && channels.running(w.id).is_none()
-            })
-            .map(|w| (w.id, w.handed_at.after(DOUBT)))
-            .collect();
-        for (id, due) in lying {
-            if self.roster.idle().is_none() {
-                return;
-            }
+        for (id, since) in self.lying(now, channels) {
+            let patience = if self.roster.idle().is_some() {
+                DOUBT
+            } else if self.roster.iter().any(|w| w.id != id && w.state == WorkerState::Up && !w.suspect) {
+                PATIENCE
+            } else {
+                continue;
+            };
+            let due = since.after(patience);
             if due > now {
-                self.doubt_at = Some(self.doubt_at.map_or(due, |at| at.min(due)));
+                self.doubt_by(due);
             } else if self.take_back(id, channels) > 0 {
                 if let Some(w) = self.roster.get_mut(id) {
                     w.suspect = true;
+                    w.rest(now, DOUBT);
                 }
                 self.dispatch(now, channels);
             }
+            // What could not be taken back was claimed in this very moment.
         }
     }
 }

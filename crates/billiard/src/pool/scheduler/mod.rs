@@ -34,7 +34,7 @@ use tasks::{Place, Tasks};
 pub const TERMINATE_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a worker that was signalled on purpose gets no new task: it may be about to die of the signal.
-const SURVIVAL: Duration = Duration::from_secs(1);
+const SURVIVAL: Duration = Duration::from_millis(100);
 
 /// The exit code of a worker that leaves because it has done its share.
 pub const EX_RECYCLE: i32 = 155;
@@ -201,6 +201,7 @@ impl<T: Clone, B> Scheduler<T, B> {
             && w.state == WorkerState::Starting
         {
             w.state = WorkerState::Up;
+            w.trust();
             self.saturated = false;
             self.roster.freshen(worker);
             self.restart.came_up();
@@ -230,7 +231,9 @@ impl<T: Clone, B> Scheduler<T, B> {
         let running = channels.running(worker);
         self.take_back(worker, channels);
         let Some(w) = self.roster.remove(worker) else { return };
+        let mut lost = false;
         for key in w.handed.iter().copied() {
+            lost = true;
             if let Some(task) = self.tasks.remove(key) {
                 let why = if w.condemned == Some(key) {
                     Failure::Terminated { status: Some(status) }
@@ -242,7 +245,7 @@ impl<T: Clone, B> Scheduler<T, B> {
                 self.actions.push(Action::Fail { tag: task.tag, why });
             }
         }
-        self.replace(&w, status, now);
+        self.replace(&w, status, lost, now, channels);
         self.saturated = false;
         self.settle(now, channels);
     }
@@ -277,7 +280,8 @@ impl<T: Clone, B> Scheduler<T, B> {
 
     /// When [`Scheduler::tick`] is due next. `None`: nothing is pending, and nobody needs to wake up.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let workers = self.roster.iter().flat_map(|w| [w.check_at, w.kill_at, w.paused_until]).flatten();
+        let workers =
+            self.roster.iter().flat_map(|w| [w.check_at, w.kill_at, w.paused_until, w.rests_until]).flatten();
         workers.chain(self.doubt_at).chain(self.restart.resume_at()).min()
     }
 
@@ -295,6 +299,11 @@ impl<T: Clone, B> Scheduler<T, B> {
             self.check_limits(id, now, channels);
         }
         for w in self.roster.iter_mut() {
+            if w.rests_until.is_some_and(|at| at <= now) {
+                w.rests_until = None;
+                w.full &= !w.handed.is_empty();
+                self.saturated = false;
+            }
             if w.paused_until.is_some_and(|at| at <= now) {
                 w.paused_until = None;
                 self.saturated = false;

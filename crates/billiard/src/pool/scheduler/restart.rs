@@ -41,17 +41,18 @@ impl Restarts {
         Self { policy, window_start: None, window_count: 0, failures: 0, hold: None, exhausted: false }
     }
 
-    /// A worker died before it could take a task. Those that fail together count as one.
-    pub(super) fn failed_start(&mut self, now: Moment) {
+    /// A worker died before it could take a task. Those that fail together count as one. While others work, failing starts
+    /// are no reason to give the pool up.
+    pub(super) fn failed_start(&mut self, now: Moment, others_work: bool) {
         if self.hold.is_some() {
             return;
         }
-        if self.failures >= MOST_RETRIES {
+        if self.failures >= MOST_RETRIES && !others_work {
             self.exhausted = true;
             return;
         }
-        self.hold = Some(now.after(FIRST_BACKOFF * (1 << self.failures)));
-        self.failures += 1;
+        self.hold = Some(now.after(FIRST_BACKOFF * (1 << self.failures.min(MOST_RETRIES))));
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// A worker that had never finished a task died without our doing.
@@ -69,6 +70,11 @@ impl Restarts {
 
     pub(super) const fn came_up(&mut self) {
         self.failures = 0;
+        self.hold = None;
+    }
+
+    /// Nobody is started any more.
+    pub(super) const fn stop(&mut self) {
         self.hold = None;
     }
 

@@ -1,9 +1,13 @@
 //! Who works here.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::tasks::TaskKey;
 use crate::sys::Moment;
+
+/// A worker that cannot take tasks is tried again at least this often while there is something to try with.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// Names a worker for as long as it lives; its successor in the same seat has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,14 +47,19 @@ pub(super) struct Worker {
     pub(super) told_to_end: bool,
     /// The task that a deliberate signal was meant for.
     pub(super) condemned: Option<TaskKey>,
-    /// Gets nothing new before this.
+    /// Gets nothing new before this: a deliberate signal may be on its way to it.
     pub(super) paused_until: Option<Moment>,
-    /// Its ring refused a task; cleared when it finishes one.
+    /// Its ring refused a task. Cleared when it finishes one, or, if it holds none, by another attempt after a rest.
     pub(super) full: bool,
-    /// It did not take what it was given although it seemed idle.
+    /// It did not take what it was given although it seemed idle. Until it finishes a task, it gets one at a time, and only
+    /// what nobody else has room for.
     pub(super) suspect: bool,
-    /// When the oldest task of its ring was handed to it while it was idle.
-    pub(super) handed_at: Moment,
+    /// Gets nothing new before this: the last attempt failed.
+    pub(super) rests_until: Option<Moment>,
+    /// How long it rested last; each time twice as long, until it finishes a task.
+    last_rest: Duration,
+    /// The oldest task of its ring, since when it has been seen there unclaimed.
+    pub(super) lying: Option<(TaskKey, Moment)>,
     /// Order of last success: of several idle workers the most recent one is still awake and has warm caches.
     pub(super) freshness: u64,
     /// When a limit of its tasks could first be passed.
@@ -62,17 +71,27 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn accepts(&self) -> bool {
+    /// It is not on its way out.
+    pub(super) const fn stays(&self) -> bool {
         matches!(self.state, WorkerState::Starting | WorkerState::Up)
-            && self.paused_until.is_none()
-            && self.budget != Some(0)
+    }
+
+    pub(super) fn accepts(&self) -> bool {
+        self.stays() && self.paused_until.is_none() && self.rests_until.is_none() && self.budget != Some(0)
     }
 
     /// How many tasks may lie at this worker.
     const fn room(&self, read_ahead: usize) -> usize {
         match self.state {
-            WorkerState::Up if !self.full => read_ahead,
-            WorkerState::Starting if self.has_process && !self.full => 1,
+            _ if self.full => 0,
+            WorkerState::Up => {
+                if self.suspect {
+                    1
+                } else {
+                    read_ahead
+                }
+            }
+            WorkerState::Starting if self.has_process => 1,
             _ => 0,
         }
     }
@@ -86,11 +105,24 @@ impl Worker {
         self.full = false;
     }
 
-    /// It has finished a task.
+    /// It has finished a task. A pause goes on: the signal that it is for may have been too late for that task.
     pub(super) const fn prove(&mut self) {
         self.proven = true;
+        self.trust();
+    }
+
+    /// It is awake.
+    pub(super) const fn trust(&mut self) {
         self.suspect = false;
-        self.paused_until = None;
+        self.full = false;
+        self.rests_until = None;
+        self.last_rest = Duration::ZERO;
+    }
+
+    /// It gets nothing for a while; longer each time.
+    pub(super) fn rest(&mut self, now: Moment, at_least: Duration) {
+        self.last_rest = (self.last_rest * 2).clamp(at_least, LONGEST_REST);
+        self.rests_until = Some(now.after(self.last_rest));
     }
 }
 
@@ -128,7 +160,9 @@ impl Roster {
             paused_until: None,
             full: false,
             suspect: false,
-            handed_at: Moment(0),
+            rests_until: None,
+            last_rest: Duration::ZERO,
+            lying: None,
             freshness: 0,
             check_at: None,
             inspected: None,
@@ -170,7 +204,7 @@ impl Roster {
 
     /// Workers that are not on their way out.
     pub(super) fn staying(&self) -> u32 {
-        let n = self.iter().filter(|w| matches!(w.state, WorkerState::Starting | WorkerState::Up)).count();
+        let n = self.iter().filter(|w| w.stays()).count();
         u32::try_from(n).expect("fewer than 2^32 processes exist")
     }
 
@@ -195,18 +229,20 @@ impl Roster {
             .map(|w| w.id)
     }
 
-    /// A worker that is up and has nothing.
+    /// A worker that is up, has nothing and has room; a suspect only if there is no other.
     pub(super) fn idle(&self) -> Option<WorkerId> {
         self.iter()
-            .filter(|w| w.state == WorkerState::Up && w.accepts() && w.handed.is_empty() && !w.suspect)
-            .max_by_key(|w| w.freshness)
+            .filter(|w| w.state == WorkerState::Up && w.accepts() && w.handed.is_empty() && !w.full)
+            .max_by_key(|w| (!w.suspect, w.freshness))
             .map(|w| w.id)
     }
 
-    /// The worker from whose ring an idle one should take: the one with most that is waiting.
-    pub(super) fn richest(&self) -> Option<WorkerId> {
+    /// The worker from whose ring an idle one should take: the one with most that may be waiting, except those that were
+    /// found to have nothing to give.
+    pub(super) fn richest(&self, except: &[WorkerId]) -> Option<WorkerId> {
         self.iter()
             .filter(|w| w.handed.len() >= if w.state == WorkerState::Starting { 1 } else { 2 })
+            .filter(|w| !except.contains(&w.id))
             .max_by_key(|w| w.handed.len())
             .map(|w| w.id)
     }

@@ -5,30 +5,51 @@ use super::{Action, Channels, EX_RECYCLE, Failure, Phase, SURVIVAL, Scheduler, T
 use crate::sys::{ExitStatus, Moment};
 
 impl<T: Clone, B> Scheduler<T, B> {
-    pub(super) fn replace(&mut self, w: &Worker, status: ExitStatus, now: Moment) {
+    /// A worker is gone. `lost`: it had claimed a task.
+    pub(super) fn replace<C: Channels<Body = B>>(
+        &mut self,
+        w: &Worker,
+        status: ExitStatus,
+        lost: bool,
+        now: Moment,
+        channels: &mut C,
+    ) {
         if !matches!(self.phase, Phase::Running | Phase::Draining) {
             return;
         }
         let regular = matches!(status, ExitStatus::Code(0 | EX_RECYCLE));
         let expected = regular || w.told_to_end || w.state == WorkerState::Dying;
-        if w.state == WorkerState::Starting && !w.told_to_end {
-            self.restart.failed_start(now);
+        let never_worked = !w.proven && !lost;
+        // One that came up and died at once would come up and die for ever, as fast as processes can be made.
+        let stillborn = w.state == WorkerState::Starting && !w.told_to_end || !expected;
+        if stillborn && never_worked {
+            let others_work = self.roster.iter().any(|w| w.state == WorkerState::Up);
+            self.restart.failed_start(now, others_work);
         }
         if !expected && !w.proven {
             self.restart.unproven_loss(now);
         }
         if self.restart.exhausted() {
-            self.break_down();
+            self.break_down(now, channels);
         } else {
             self.fill_seats();
         }
     }
 
-    fn break_down(&mut self) {
+    fn break_down<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
         self.phase = Phase::Broken;
+        self.take_everything_back(channels);
         self.actions.push(Action::Broke);
         self.fail_everything(&Failure::Broken);
-        self.end_workers(false);
+        self.end_workers(false, now);
+    }
+
+    /// What is about to fail must not be run as well.
+    fn take_everything_back<C: Channels<Body = B>>(&mut self, channels: &mut C) {
+        let ids: Vec<_> = self.roster.iter().map(|w| w.id).collect();
+        for id in ids {
+            self.take_back(id, channels);
+        }
     }
 
     /// Asks for the processes that are missing, as far as the restart policy lets us.
@@ -36,8 +57,9 @@ impl<T: Clone, B> Scheduler<T, B> {
         let wanted = match self.phase {
             Phase::Running => self.target,
             // What is queued still has to be run by somebody; more workers than tasks would be born to leave.
-            Phase::Draining if self.streams > 0 => self.target,
-            Phase::Draining => self.target.min(u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)),
+            // A pool that was shrunk to nobody still ends.
+            Phase::Draining if self.streams > 0 => self.target.max(1),
+            Phase::Draining => self.target.max(1).min(u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)),
             Phase::Terminating | Phase::Broken => return,
         };
         if self.restart.holding() {
@@ -66,34 +88,35 @@ impl<T: Clone, B> Scheduler<T, B> {
             return;
         }
         self.phase = Phase::Terminating;
-        let ids: Vec<_> = self.roster.iter().map(|w| w.id).collect();
-        for id in ids {
-            self.take_back(id, channels);
-        }
+        self.take_everything_back(channels);
         let busy: Vec<_> = self.roster.iter().filter(|w| !w.handed.is_empty()).map(|w| w.id).collect();
         self.fail_everything(&Failure::Terminated { status: None });
         for id in busy {
             self.doom(id, now);
         }
-        self.end_workers(true);
-        for w in self.roster.iter_mut() {
-            w.kill_at.get_or_insert(now.after(TERMINATE_GRACE));
-        }
+        self.end_workers(true, now);
     }
 
     fn fail_everything(&mut self, why: &Failure) {
         self.queue.clear();
         for w in self.roster.iter_mut() {
             w.handed.clear();
+            w.check_at = None;
         }
         for task in self.tasks.drain() {
             self.actions.push(Action::Fail { tag: task.tag, why: why.clone() });
         }
     }
 
-    /// Sends everybody home who is not already on the way.
-    fn end_workers(&mut self, gently: bool) {
+    /// Sends everybody home who is not already on the way, and sees to it that they go.
+    fn end_workers(&mut self, gently: bool, now: Moment) {
+        self.withdraw_starts();
+        self.restart.stop();
+        self.doubt_at = None;
         for w in self.roster.iter_mut() {
+            w.kill_at.get_or_insert(now.after(TERMINATE_GRACE));
+            w.paused_until = None;
+            w.rests_until = None;
             if w.state == WorkerState::Dying {
                 continue;
             }
@@ -107,6 +130,15 @@ impl<T: Clone, B> Scheduler<T, B> {
             }
             w.state = WorkerState::Dying;
         }
+    }
+
+    /// Takes the starts back that nobody has heard of yet.
+    fn withdraw_starts(&mut self) {
+        let roster = &mut self.roster;
+        self.actions.retain(|action| match action {
+            Action::Start(id) => roster.remove(*id).is_none(),
+            _ => true,
+        });
     }
 
     /// Lets workers leave that a draining pool will not need any more.
@@ -132,28 +164,30 @@ impl<T: Clone, B> Scheduler<T, B> {
 
     /// Sends `n` idle workers home and does not replace them; all of them or none. Answers who goes.
     pub fn shrink<C: Channels<Body = B>>(&mut self, n: u32, channels: &mut C) -> Option<Vec<WorkerId>> {
-        let idle: Vec<_> = self
+        let mut idle: Vec<_> = self
             .roster
             .iter()
-            .filter(|w| {
-                w.has_process && w.accepts() && w.handed.is_empty() && channels.running(w.id).is_none()
-            })
-            .map(|w| w.id)
-            .take(n as usize)
+            .filter(|w| w.has_process && w.stays() && w.paused_until.is_none() && w.handed.is_empty())
+            .map(|w| (!w.suspect, channels.running(w.id).is_some(), w.freshness, w.id))
             .collect();
         if idle.len() < n as usize {
             return None;
         }
-        self.target -= n;
-        for &id in &idle {
+        // Those go first that are of least use.
+        idle.sort_unstable();
+        let leaving: Vec<_> = idle.into_iter().map(|(.., id)| id).take(n as usize).collect();
+        self.target = self.target.saturating_sub(n);
+        for &id in &leaving {
             self.retire(id);
         }
-        Some(idle)
+        // One of them may have been the start that others waited for.
+        self.fill_seats();
+        Some(leaving)
     }
 
     /// Replaces every worker once it has finished what it runs.
     pub fn renew<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
-        let ids: Vec<_> = self.roster.iter().filter(|w| w.has_process && w.accepts()).map(|w| w.id).collect();
+        let ids: Vec<_> = self.roster.iter().filter(|w| w.has_process && w.stays()).map(|w| w.id).collect();
         for id in ids {
             self.take_back(id, channels);
             self.retire(id);
@@ -177,7 +211,8 @@ impl<T: Clone, B> Scheduler<T, B> {
         self.take_back(worker, channels);
         if let Some(w) = self.roster.get_mut(worker) {
             w.told_to_end = true;
-            w.condemned = channels.running(worker).map(|(key, _)| key);
+            // What could not be taken back last is claimed, be it not yet on the status page, or finished and on its way.
+            w.condemned = w.handed.back().copied();
             w.paused_until = Some(now.after(SURVIVAL));
         }
         self.saturated = false;
