@@ -13,6 +13,7 @@ use super::job::{Job, Notify, Report, Shape, Verdict};
 use super::scheduler::{Limits, RestartPolicy, WorkerId};
 use super::worker::{INLINE_MOST, Order, Runtime, WorkerError};
 use crate::process::Child;
+use crate::sys::signal::{Blocked, Mask};
 use crate::sys::{Deadline, Forked, cpu, exit_now, fork, pid, thread};
 
 /// What the workers of a [`Pool`] run: request in, response out; the error is bytes too.
@@ -91,8 +92,11 @@ impl Pool {
     where
         F: Fn(&[u8]) -> Result<Vec<u8>, Vec<u8>> + Send + Sync + 'static,
     {
-        let handler: Arc<Handler> = Arc::new(handler);
         let Settings { workers, requests_per_worker: share } = settings;
+        let blocked = Blocked::new();
+        let blocked = blocked.map_err(|source| EngineError::Os { doing: "read the signal mask", source })?;
+        let craft = Craft { handler: Arc::new(handler), share, open: *blocked.before() };
+        drop(blocked);
         let engine = Arc::new(Engine::new(Options {
             workers,
             tasks_per_worker: share,
@@ -103,14 +107,14 @@ impl Pool {
         })?);
         for _ in 0..workers {
             if let Some(event) = engine.next_event(Deadline::At(crate::sys::now())) {
-                serve(&engine, &handler, share, &event);
+                serve(&engine, &craft, &event);
             }
         }
         engine.run()?;
         let served = Arc::clone(&engine);
         let service = thread::spawn("billiard-service", 512 * 1024, move || {
             while let Some(event) = served.next_event(Deadline::Never) {
-                serve(&served, &handler, share, &event);
+                serve(&served, &craft, &event);
                 if matches!(event, Event::Over) {
                     return;
                 }
@@ -222,22 +226,26 @@ fn wait(engine: &Engine, job: &Arc<Job>, deadline: Deadline) -> Result<bool, Eng
     }
 }
 
+/// What a worker is made of.
+struct Craft {
+    handler: Arc<Handler>,
+    /// Requests after which it leaves.
+    share: Option<u32>,
+    /// The signal mask of whoever made the pool.
+    open: Mask,
+}
+
 /// Does what the engine asks for: starts workers.
-fn serve(engine: &Engine, handler: &Arc<Handler>, share: Option<u32>, event: &Event) {
+fn serve(engine: &Engine, craft: &Craft, event: &Event) {
     if let Event::Start(id) = event
-        && start(engine, handler, share, *id).is_err()
+        && start(engine, craft, *id).is_err()
     {
         // Refused only in a forked copy, where nobody waits for the worker.
         let _ = engine.not_started(*id);
     }
 }
 
-fn start(
-    engine: &Engine,
-    handler: &Arc<Handler>,
-    share: Option<u32>,
-    id: WorkerId,
-) -> Result<(), EngineError> {
+fn start(engine: &Engine, craft: &Craft, id: WorkerId) -> Result<(), EngineError> {
     let failed = |doing| move |source: io::Error| EngineError::Os { doing, source };
     let (seat, hub) = engine.seat(id)?;
     let parent = pid();
@@ -245,15 +253,19 @@ fn start(
         Forked::Child => {
             // FORK: whatever happens, the child does not return into the parent's frames.
             super::engine::close_inherited(&seat, &hub);
+            // The service thread is deaf to signals; a worker has to hear when it is to end.
+            let _ = craft.open.apply();
             let worked = catch_unwind(AssertUnwindSafe(|| {
                 let mut runtime =
                     Runtime::new(Arc::clone(&seat), Arc::clone(&hub), parent, engine.may_spin())?;
-                work(&mut runtime, handler.as_ref(), share)
+                work(&mut runtime, craft.handler.as_ref(), craft.share)
             }));
             exit_now(i32::from(!matches!(worked, Ok(Ok(())))))
         }
         Forked::Parent(child) => {
-            let child = Child::adopt(child).map_err(failed("watch a worker"))?;
+            // Without a descriptor left for it, the worker is known by its number.
+            let child = Child::adopt(child).or_else(|_| Child::adopt_by_number(child));
+            let child = child.map_err(failed("watch a worker"))?;
             engine.started(seat, Arc::new(child), &format!("worker-{}", id.generation))
         }
     }

@@ -85,8 +85,7 @@ fn look(inner: &Inner, core: &mut Core) -> bool {
 
 /// KERNEL: where there are no process descriptors, exits are found by looking.
 fn bury_unwatched(inner: &Inner, core: &mut Core) {
-    let blind: Vec<_> =
-        core.desks.iter().filter(|d| d.child.sentinel().is_none()).map(|d| d.seat.id()).collect();
+    let blind: Vec<_> = core.desks.iter().filter(|d| d.blind).map(|d| d.seat.id()).collect();
     if !blind.is_empty() {
         for id in blind {
             bury(inner, core, id);

@@ -1,7 +1,8 @@
 //! The parent's side of every worker's seat: what was put into its ring, and what must be taken back.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::Message;
 use super::super::ring::{Consumer, Head, Position, Producer};
@@ -41,6 +42,8 @@ pub(super) struct Desk {
     pub(super) child: Arc<Child>,
     /// What the owner calls the worker.
     pub(super) name: Arc<str>,
+    /// Nobody is woken by its end.
+    pub(super) blind: bool,
     tasks: Producer,
     pub(super) results: Consumer,
     flights: VecDeque<Flight>,
@@ -58,18 +61,52 @@ impl Desk {
     }
 }
 
+/// Which descriptors belong to the workers. Locked for an instant only, so that a forked child finds it unlocked.
+#[derive(Debug, Default)]
+pub(super) struct Roll(Mutex<Vec<(Arc<Seat>, Arc<Child>)>>);
+
+impl Roll {
+    fn write(&self) -> MutexGuard<'_, Vec<(Arc<Seat>, Arc<Child>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strike_out(&self, id: WorkerId) {
+        let mut roll = self.write();
+        if let Some(index) = roll.iter().position(|(seat, _)| seat.id() == id) {
+            let struck = roll.swap_remove(index);
+            drop(roll);
+            drop(struck);
+        }
+    }
+
+    /// All of them.
+    ///
+    /// # Fork
+    /// For a child; none if another thread of the parent was just writing.
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        let Ok(roll) = self.0.try_lock() else { return Vec::new() };
+        let mut fds = Vec::new();
+        for (seat, child) in roll.iter() {
+            fds.extend(seat.descriptors());
+            fds.extend(child.sentinel().map(|fd| fd.as_raw_fd()));
+        }
+        fds
+    }
+}
+
 /// Everybody's desk, by seat.
 #[derive(Debug)]
 pub(super) struct Desks {
     desks: Vec<Option<Desk>>,
+    roll: Arc<Roll>,
     functions: Vec<Arc<[u8]>>,
     hub: Arc<Hub>,
     rooms: Arc<Mutex<Allocator>>,
 }
 
 impl Desks {
-    pub(super) const fn new(hub: Arc<Hub>, rooms: Arc<Mutex<Allocator>>) -> Self {
-        Self { desks: Vec::new(), functions: Vec::new(), hub, rooms }
+    pub(super) const fn new(hub: Arc<Hub>, rooms: Arc<Mutex<Allocator>>, roll: Arc<Roll>) -> Self {
+        Self { desks: Vec::new(), roll, functions: Vec::new(), hub, rooms }
     }
 
     /// Registers a function; its number is at least 1.
@@ -78,16 +115,18 @@ impl Desks {
         u32::try_from(self.functions.len()).expect("fewer than 2^32 functions fit into memory")
     }
 
-    pub(super) fn open(&mut self, seat: Arc<Seat>, child: Arc<Child>, name: &str) {
+    pub(super) fn open(&mut self, seat: Arc<Seat>, child: Arc<Child>, name: &str, blind: bool) {
         let index = seat.id().seat as usize;
         if self.desks.len() <= index {
             self.desks.resize_with(index + 1, || None);
         }
+        self.roll.write().push((Arc::clone(&seat), Arc::clone(&child)));
         let (tasks, results) = (seat.task_producer(), seat.result_consumer());
         self.desks[index] = Some(Desk {
             seat,
             child,
             name: name.into(),
+            blind,
             tasks,
             results,
             flights: VecDeque::new(),
@@ -98,6 +137,7 @@ impl Desks {
     /// Closes the desk of a worker that is gone, and takes back the memory it held.
     pub(super) fn close(&mut self, id: WorkerId) -> Option<Desk> {
         self.get(id)?;
+        self.roll.strike_out(id);
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         // What cannot be given back to the system now stays allocated in the area: a loss of memory, not of correctness.
         let _ = rooms.inherit(id.generation);

@@ -13,7 +13,6 @@ mod waiting;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use super::worker::INLINE_MOST;
 use crate::arena::{Allocator, Extent};
 use crate::process::Child;
 use crate::sys::{ExitStatus, Identity, Moment, Poller, Timer, close_raw, me, now};
-use desks::Desks;
+use desks::{Desks, Roll};
 use reactor::{Core, Tag};
 
 /// While results come thick and fast, they are looked at this often and no worker rings a bell.
@@ -153,6 +152,7 @@ pub(super) struct Inner {
     options: Options,
     hub: Arc<Hub>,
     rooms: Arc<Mutex<Allocator>>,
+    roll: Arc<Roll>,
     core: Mutex<Core>,
     service: Service,
     poller: Poller,
@@ -176,12 +176,7 @@ pub fn close_inherited(own: &Seat, hub: &Hub) {
         let inner = ManuallyDrop::new(inner);
         let mut fds = vec![inner.poller.descriptor(), inner.timer.descriptor()];
         fds.extend(inner.hub.descriptors());
-        if let Ok(core) = inner.core.try_lock() {
-            for desk in core.desks.iter() {
-                fds.extend(desk.seat.descriptors());
-                fds.extend(desk.child.sentinel().map(|fd| fd.as_raw_fd()));
-            }
-        }
+        fds.extend(inner.roll.descriptors());
         fds.retain(|fd| !keep.contains(fd));
         fds.into_iter().for_each(close_raw);
     }
@@ -217,7 +212,8 @@ impl Engine {
             tasks_per_worker: options.tasks_per_worker,
             restart: options.restart.clone(),
         });
-        let desks = Desks::new(Arc::clone(&hub), Arc::clone(&rooms));
+        let roll = Arc::new(Roll::default());
+        let desks = Desks::new(Arc::clone(&hub), Arc::clone(&rooms), Arc::clone(&roll));
         let core = Core::new(scheduler, desks, options.signals, Arc::clone(&hub));
         let spin = Mutex::new(Spin::new(options.spin));
         let inner = Arc::new(Inner {
@@ -225,6 +221,7 @@ impl Engine {
             options,
             hub,
             rooms,
+            roll,
             core: Mutex::new(core),
             service: Service::default(),
             poller,
@@ -414,9 +411,11 @@ impl Engine {
     pub fn started(&self, seat: Arc<Seat>, child: Arc<Child>, name: &str) -> Result<(), EngineError> {
         let id = seat.id();
         let mut core = self.inner.enter()?;
-        core.desks.open(seat, Arc::clone(&child), name);
+        // A worker that cannot be watched is looked at: its end must not go unnoticed.
+        let blind = child.sentinel().is_none() || self.inner.watch(id, &child).is_err();
+        core.polling |= blind;
+        core.desks.open(seat, child, name, blind);
         core.scheduler.started(id);
-        self.inner.watch(id, &child).map_err(os("watch a worker"))?;
         // The worker may have announced itself before we knew where to look.
         core.turn();
         self.inner.after(&mut core);
