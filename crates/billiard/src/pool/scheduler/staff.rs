@@ -79,6 +79,8 @@ impl<T: Clone, B> Scheduler<T, B> {
         if self.phase == Phase::Running {
             self.phase = Phase::Draining;
             self.let_go();
+            // Somebody has to run what is pending, also in a pool that was shrunk to nobody.
+            self.fill_seats();
         }
     }
 

@@ -75,7 +75,6 @@ impl Driver {
         self.world.facts().fates.push(super::world::Fate { limits, ..Default::default() });
         let now = self.now();
         let key = self.pool.submit(tag, tag, limits, now, &mut self.world);
-        assert!(self.keys.values().all(|k| *k != key), "a key that is in use is given again");
         self.keys.insert(tag, key);
         self.most_pending = self.most_pending.max(self.pool.pending());
         tag
@@ -373,10 +372,21 @@ impl Driver {
         let pool = &self.pool;
         assert_eq!(pool.pending(), self.keys.len(), "the scheduler forgets nothing and keeps nothing");
         assert!(pool.queue.len() <= pool.pending());
+        let handed: usize = pool.roster.iter().map(|w| w.handed.len()).sum();
+        assert_eq!(pool.queue.len() + handed, pool.pending(), "every task is in one place");
+        let staying = pool.roster.staying();
+        assert!(staying <= pool.target(), "there are more workers than are wanted");
+        if pool.phase() == Phase::Running && !pool.restart.holding() && !pool.restart.probing() {
+            assert_eq!(staying, pool.target(), "workers are missing");
+        }
+        assert!(pool.tasks.capacity() <= self.most_pending.max(4), "the table grows without need");
+        assert!(pool.roster.seats() <= self.most_workers, "seats are not used again");
+        // The rest takes long where much is pending.
+        if self.keys.len() > 16 && !self.rng.chance(500) {
+            return;
+        }
         let queue: BTreeSet<_> = pool.queue.iter().collect();
         assert_eq!(queue.len(), pool.queue.len(), "no task is queued twice");
-        let handed: usize = pool.roster.iter().map(|w| w.handed.len()).sum();
-        assert_eq!(queue.len() + handed, pool.pending(), "every task is in one place");
         for (tag, key) in &self.keys {
             let task = pool.tasks.get(*key).expect("pending tasks are known");
             assert_eq!(task.tag, *tag);
@@ -388,13 +398,6 @@ impl Driver {
                 }
             }
         }
-        let staying = pool.roster.staying();
-        assert!(staying <= pool.target(), "there are more workers than are wanted");
-        if pool.phase() == Phase::Running && !pool.restart.holding() && !pool.restart.probing() {
-            assert_eq!(staying, pool.target(), "workers are missing");
-        }
-        assert!(pool.tasks.capacity() <= self.most_pending.max(4), "the table grows without need");
-        assert!(pool.roster.seats() <= self.most_workers, "seats are not used again");
     }
 
     /// Whether a process could have been left behind.
