@@ -6,6 +6,7 @@ use billiard::pool::{Job, Verdict};
 use billiard::sys::{Deadline, Moment};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::python;
 use crate::reports;
@@ -29,6 +30,21 @@ pub(crate) struct Extras {
     pub(crate) map: Option<(usize, usize)>,
 }
 
+impl Extras {
+    fn held(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        [
+            &self.callback,
+            &self.error_callback,
+            &self.accept_callback,
+            &self.timeout_callback,
+            &self.propagate,
+            &self.correlation_id,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
 #[derive(Debug)]
 struct Ended {
     success: bool,
@@ -49,6 +65,9 @@ pub(crate) struct ApplyResult {
     function: Py<PyAny>,
     extras: Option<Box<Extras>>,
     late: Mutex<Late>,
+    /// Python 3.11 and 3.12 make the instance's `__dict__` before its contents are written, and a collection that starts
+    /// right there visits an object of zeros: this says that it is one.
+    whole: bool,
 }
 
 /// What comes to be known later. Boxed, since a million jobs may be waiting.
@@ -68,7 +87,7 @@ impl ApplyResult {
         extras: Option<Box<Extras>>,
     ) -> Self {
         let late = Mutex::new(Late { ended: None, signal: None });
-        Self { shared, job, pool, function, extras, late }
+        Self { shared, job, pool, function, extras, late, whole: true }
     }
 
     fn late(&self) -> MutexGuard<'_, Late> {
@@ -247,6 +266,27 @@ impl ApplyResult {
         let py = slf.py();
         let kwargs = kwargs.unwrap_or_else(|| pyo3::types::PyDict::new(py));
         python::tasks(py, "safe_callback")?.call1((slf, fun, args, kwargs)).map(drop)
+    }
+
+    /// An exception that `get` has raised knows the frame that called it, and that frame knows us: without this, whoever
+    /// catches one keeps the pool for ever. What is locked just now is not garbage. There is nothing to clear: every such
+    /// circle goes through an object that can be.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.whole {
+            return Ok(());
+        }
+        visit.call(&self.pool)?;
+        visit.call(&self.function)?;
+        if let Some(extras) = self.extras.as_deref() {
+            for held in extras.held() {
+                visit.call(held)?;
+            }
+        }
+        if let Ok(late) = self.late.try_lock() {
+            visit.call(late.ended.as_ref().map(|ended| &ended.value))?;
+            visit.call(&late.signal)?;
+        }
+        Ok(())
     }
 
     /// Number of the job.
