@@ -442,7 +442,11 @@ impl Engine {
                 return Ok(None);
             }
             Event::Broke => ("broke",).into_pyobject(py)?,
-            Event::Over => ("over",).into_pyobject(py)?,
+            Event::Over => {
+                // Nobody asks any more: what is still kept here would keep us, for ever.
+                shared.sweep();
+                ("over",).into_pyobject(py)?
+            }
         };
         Ok(Some(told))
     }

@@ -1,0 +1,90 @@
+"""What the tests of chaos give to their workers, and what they know about processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+#: Multiplies the work of the tests of chaos.
+CHAOS = max(1, int(os.environ.get("BILLIARD_CHAOS", "1")))
+
+
+def log_run(path, number):
+    """Note that a task has run. Lines appended at once are never torn."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(fd, b"%d\n" % number)
+    finally:
+        os.close(fd)
+    return number
+
+
+def runs(path):
+    """The numbers of the tasks that have run."""
+    return [int(line) for line in Path(path).read_text().split()]
+
+
+def log_run_slowly(path, number, seconds):
+    log_run(path, number)
+    time.sleep(seconds)
+    return number
+
+
+def echo_bytes(size, _payload=b""):
+    return b"x" * size
+
+
+def length(payload):
+    return len(payload)
+
+
+def suicide(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+def hold_views(*payloads):
+    """Keep what was sent, for as long as the worker lives."""
+    _held.append(payloads)
+    return os.getpid()
+
+
+_held: list[object] = []
+
+
+def is_alive(pid):
+    """Whether a process runs. A zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def kill(pid, number=signal.SIGKILL):
+    """Signal a process that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def worker_pids(pool):
+    return [process.pid for process in list(pool._pool) if process.pid is not None]
+
+
+def switches(pid):
+    """How often each thread of a process has gone to sleep, and how much processor time it has used."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        status = dict(
+            line.split(":", 1) for line in (task / "status").read_text().splitlines() if ":" in line
+        )
+        stat = (task / "stat").read_text().rsplit(")", 1)[1].split()
+        cpu = int(stat[11]) + int(stat[12])
+        found[pid, task.name, status["Name"].strip()] = int(status["voluntary_ctxt_switches"]), cpu
+    return found
