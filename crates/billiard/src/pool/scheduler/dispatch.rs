@@ -11,7 +11,7 @@ use crate::sys::Moment;
 /// How much run time may lie ahead of a worker, so that it need not wait for the parent between tasks.
 const AHEAD_NS: u64 = 2_000_000;
 /// Tasks at least this long make the worker's wait for its next one invisible: nothing is handed out ahead.
-const LONG_NS: u64 = 5_000_000;
+const LONG_NS: u64 = 50_000_000;
 const MOST_AHEAD: u64 = 1024;
 /// Read-ahead while nothing is known about the tasks.
 const FIRST_AHEAD: usize = 4;
