@@ -153,15 +153,12 @@ def lost(
     what: object,
     exitcode: int,
     runtime: float,
+    rss_peak: int | None,
+    oom_killed: bool | None,
 ) -> ExceptionInfo:
     """The worker died while it ran the job."""
     stack = _stack(last_stack)
-    hint = None
-    if exitcode == -signal.SIGKILL:
-        hint = (
-            "nobody in this pool sent SIGKILL: the usual suspect is the system's memory killer. Look at its "
-            "log, and at max_memory_per_child"
-        )
+    hint = _hint(exitcode, rss_peak, oom_killed)
     text = f"Worker exited prematurely: {human_status(exitcode)} Job: {job}."
     details = [f"It ran {_name_of(what)} for {runtime:.3f} s."]
     if hint:
@@ -178,9 +175,25 @@ def lost(
             func_name=_name_of(what),
             runtime=runtime,
             last_stack=stack,
+            rss_peak=rss_peak,
+            oom_killed=oom_killed,
             hint=hint,
         )
     )
+
+
+def _hint(exitcode: int, rss_peak: int | None, oom_killed: bool | None) -> str | None:
+    if exitcode != -signal.SIGKILL:
+        return None
+    size = f", at a peak of {rss_peak} KiB" if rss_peak else ""
+    if oom_killed:
+        return f"the kernel has killed for memory{size}; give the workers more, or set max_memory_per_child"
+    if oom_killed is None:
+        return (
+            f"nobody in this pool sent SIGKILL{size}: the usual suspect is the system's memory killer. Look at "
+            "its log, and at max_memory_per_child"
+        )
+    return f"nobody in this pool sent SIGKILL{size}, and the kernel has killed nothing here for memory"
 
 
 def time_limit(

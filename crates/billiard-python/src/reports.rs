@@ -24,6 +24,8 @@ pub(crate) fn explain<'py>(
         Failure::Lost { status, ran, .. } => {
             known.set_item("exitcode", status.exitcode())?;
             known.set_item("runtime", ran.as_secs_f64())?;
+            known.set_item("rss_peak", report.peak_rss_kib)?;
+            known.set_item("oom_killed", report.out_of_memory)?;
             "lost"
         }
         Failure::TimeLimit { limit, .. } => {

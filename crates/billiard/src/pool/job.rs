@@ -34,6 +34,10 @@ pub struct Report {
     pub last_words: Option<String>,
     /// How long it had been running.
     pub ran: Duration,
+    /// The most memory the worker ever had resident, in KiB.
+    pub peak_rss_kib: Option<u64>,
+    /// Whether the kernel has killed something for memory when the worker died of SIGKILL; `None` where it does not count.
+    pub out_of_memory: Option<bool>,
 }
 
 /// How the results of a job are kept.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::sys::poll::{self, Woken};
 use crate::sys::signal::Mask;
-use crate::sys::{self, Deadline, ExitStatus, Identity, PidFd, SignalError};
+use crate::sys::{self, Deadline, Ended, ExitStatus, Identity, PidFd, SignalError};
 
 /// How a wait for a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Waited {
 pub struct Child {
     pidfd: PidFd,
     parent: Identity,
-    status: Mutex<Option<ExitStatus>>,
+    end: Mutex<Option<Ended>>,
 }
 
 impl Child {
@@ -44,7 +44,7 @@ impl Child {
     }
 
     fn of(pidfd: PidFd) -> Self {
-        Self { pidfd, parent: sys::me(), status: Mutex::new(None) }
+        Self { pidfd, parent: sys::me(), end: Mutex::new(None) }
     }
 
     /// The process id.
@@ -63,13 +63,20 @@ impl Child {
     pub fn poll(&self) -> io::Result<Option<ExitStatus>> {
         // FORK: a thread of the parent may have held the lock at the fork, and only a parent can reap.
         if !self.parent.is_me() {
-            return Ok(self.status.try_lock().map_or(None, |status| *status));
+            return Ok(self.end.try_lock().map_or(None, |end| end.map(|end| end.status)));
         }
-        let mut status = self.lock();
-        if status.is_none() {
-            *status = self.pidfd.try_wait()?;
+        let mut end = self.lock();
+        if end.is_none() {
+            *end = self.pidfd.try_wait()?;
         }
-        Ok(*status)
+        Ok(end.map(|end| end.status))
+    }
+
+    /// The most memory that the child ever had resident, in KiB; known once it was reaped here.
+    #[must_use]
+    pub fn peak_rss_kib(&self) -> Option<u64> {
+        // FORK: only the parent has reaped it.
+        if self.parent.is_me() { self.lock().and_then(|end| end.peak_rss_kib) } else { None }
     }
 
     /// Waits until the child has ended, and reaps it. With `open`, that signal mask holds for exactly the length of the
@@ -123,12 +130,12 @@ impl Child {
             return Err(SignalError::Gone);
         }
         // The lock keeps others from reaping it, and so its number from being used again, until the signal is sent.
-        let status = self.lock();
-        if status.is_some() { Err(SignalError::Gone) } else { send(&self.pidfd) }
+        let end = self.lock();
+        if end.is_some() { Err(SignalError::Gone) } else { send(&self.pidfd) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ExitStatus>> {
-        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Ended>> {
+        self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -176,7 +183,7 @@ mod tests {
     fn reaped_by_somebody_else_is_an_end_with_unknown_status() {
         for child in both("true", &[]) {
             let thief = PidFd::without_descriptor(child.pid()).unwrap();
-            assert_eq!(thief.wait().unwrap(), Some(ExitStatus::Code(0)));
+            assert_eq!(thief.wait().unwrap().map(|end| end.status), Some(ExitStatus::Code(0)));
             assert_eq!(child.wait(Deadline::Never, None).unwrap(), Waited::Ended(ExitStatus::Unknown));
             assert_eq!(child.poll().unwrap().map(ExitStatus::exitcode), Some(255));
         }

@@ -23,6 +23,6 @@ pub use eventfd::EventFd;
 pub use fork::{Forked, close_raw, exit_now, fork};
 pub use ident::{Identity, me, parent_pid, pid};
 pub use notebook::Notebook;
-pub use pidfd::{ExitStatus, PidFd, SignalError, has_pidfd};
+pub use pidfd::{Ended, ExitStatus, PidFd, SignalError, has_pidfd};
 pub use poller::Poller;
 pub use timer::Timer;

@@ -1,10 +1,11 @@
 //! Process descriptors: exact exits and signals that cannot hit a stranger.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use super::ident::{Identity, me};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,14 +28,19 @@ impl ExitStatus {
             Self::Unknown => 255,
         }
     }
+}
 
-    fn from_wait(status: &WaitIdStatus) -> Self {
-        if let Some(signal) = status.terminating_signal() {
-            Self::Signal(signal)
-        } else {
-            status.exit_status().map_or(Self::Unknown, Self::Code)
-        }
-    }
+/// The end of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// The most memory it ever had resident, where the kernel has told.
+    pub peak_rss_kib: Option<u64>,
+}
+
+impl Ended {
+    const UNKNOWN: Self = Self { status: ExitStatus::Unknown, peak_rss_kib: None };
 }
 
 /// Why a signal was not sent.
@@ -108,29 +114,53 @@ impl PidFd {
     }
 
     /// Takes the exit status of a child if it has ended. Does not wait. A status is handed out once; remember it.
-    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
-        self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    pub fn try_wait(&self) -> io::Result<Option<Ended>> {
+        self.wait_with(libc::WEXITED | libc::WNOHANG)
     }
 
     /// Waits until the child has ended and takes its status.
     ///
     /// # Blocking
     /// Until the child ends; a signal handler that runs ends the wait with `EINTR`.
-    pub fn wait(&self) -> io::Result<Option<ExitStatus>> {
-        self.wait_with(WaitIdOptions::EXITED)
+    pub fn wait(&self) -> io::Result<Option<Ended>> {
+        self.wait_with(libc::WEXITED)
     }
 
-    fn wait_with(&self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
-        let id = match &self.fd {
-            Some(fd) => WaitId::PidFd(fd.as_fd()),
-            None => WaitId::Pid(self.pid),
+    fn wait_with(&self, options: i32) -> io::Result<Option<Ended>> {
+        let (kind, id) = match &self.fd {
+            Some(fd) => (libc::P_PIDFD, fd.as_raw_fd()),
+            None => (libc::P_PID, self.pid()),
         };
-        match rustix::process::waitid(id, options) {
-            Ok(status) => Ok(status.as_ref().map(ExitStatus::from_wait)),
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // The library's `waitid` has no place for the resources used, the kernel's has.
+        // SAFETY: both structures are valid for writing, and the kernel knows their layout from libc.
+        let rc = unsafe {
+            libc::syscall(libc::SYS_waitid, kind, id, info.as_mut_ptr(), options, usage.as_mut_ptr())
+        };
+        if rc != 0 {
+            let error = io::Error::last_os_error();
             // Somebody else reaped it: ended, status unknown.
-            Err(rustix::io::Errno::CHILD) => Ok(Some(ExitStatus::Unknown)),
-            Err(error) => Err(error.into()),
+            let gone = error.raw_os_error() == Some(libc::ECHILD);
+            return if gone { Ok(Some(Ended::UNKNOWN)) } else { Err(error) };
         }
+        // SAFETY: zeroes are a valid siginfo_t, and the kernel has written a valid one over them.
+        let info = unsafe { info.assume_init() };
+        // SAFETY: as above.
+        let usage = unsafe { usage.assume_init() };
+        // SAFETY: `waitid` fills the fields of a child's end; all zeroes mean that none has ended.
+        let pid = unsafe { info.si_pid() };
+        if pid == 0 {
+            return Ok(None);
+        }
+        // SAFETY: as above.
+        let number = unsafe { info.si_status() };
+        let status = match info.si_code {
+            libc::CLD_EXITED => ExitStatus::Code(number),
+            libc::CLD_KILLED | libc::CLD_DUMPED => ExitStatus::Signal(number),
+            _ => ExitStatus::Unknown,
+        };
+        Ok(Some(Ended { status, peak_rss_kib: u64::try_from(usage.ru_maxrss).ok() }))
     }
 
     /// Sends `signal` to exactly this process. A child must not have been reaped if there is no descriptor.

@@ -12,7 +12,7 @@ use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
 use super::desks::{Body, Desk, Desks};
 use super::{Event, Signals};
-use crate::sys::{EventFd, ExitStatus, Moment, now};
+use crate::sys::{EventFd, ExitStatus, Moment, memory, now};
 
 /// Whose task it is, and which part of it.
 #[derive(Clone, Debug)]
@@ -51,6 +51,10 @@ pub(super) struct Core {
     /// Completed when the pool is over.
     pub(super) over: Arc<Job>,
     pub(super) hub: Arc<Hub>,
+    /// How many processes the kernel had killed for memory when we last looked.
+    memory_kills: Option<u64>,
+    /// Whether that is why the worker died that is being looked after.
+    out_of_memory: Option<bool>,
     /// What the last worker said that could not start.
     pub(super) start_error: Option<String>,
     scratch: Vec<u8>,
@@ -79,6 +83,8 @@ impl Core {
             timer: None,
             over,
             hub,
+            memory_kills: memory::oom_kills(),
+            out_of_memory: None,
             start_error: None,
             scratch: Vec::new(),
             actions: Vec::new(),
@@ -284,7 +290,22 @@ impl Core {
                 _ => desk.and_then(|d| d.seat.notebook().read()),
             },
             ran,
+            peak_rss_kib: desk.and_then(|d| d.child.peak_rss_kib()),
+            out_of_memory: match why {
+                Failure::Lost { .. } => self.out_of_memory,
+                _ => None,
+            },
             why,
+        }
+    }
+
+    /// Whether memory is why a worker was killed: the kernel's counter has moved since the last look.
+    fn look_for_memory_kills(&mut self, status: ExitStatus) {
+        self.out_of_memory = None;
+        if status == ExitStatus::Signal(libc::SIGKILL) {
+            let kills = memory::oom_kills();
+            self.out_of_memory = kills.zip(self.memory_kills).map(|(now, before)| now > before);
+            self.memory_kills = kills;
         }
     }
 
@@ -297,6 +318,7 @@ impl Core {
             Ok(Some(status)) => status,
             Err(_) => ExitStatus::Unknown,
         };
+        self.look_for_memory_kills(status);
         self.drain(id.seat as usize);
         let last_words = self.desks.get(id).and_then(|d| d.seat.notebook().read());
         if self.scheduler.state(id) == Some(WorkerState::Starting) && last_words.is_some() {
