@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::stage::{Did, Stage, hard, ms, soft, workers};
 use super::world::SIGSEGV;
-use crate::pool::scheduler::{Config, Limits};
+use crate::pool::scheduler::{Config, Limits, TaskKey};
 use crate::sys::ExitStatus;
 
 const CRASH: ExitStatus = ExitStatus::Signal(SIGSEGV);
@@ -63,6 +63,16 @@ fn a_result_that_was_published_before_the_death_counts() {
     stage.die(0, CRASH);
     assert_eq!(stage.did(), [Did::Start]);
     assert_eq!(stage.pool.pending(), 0);
+}
+
+#[test]
+fn a_worker_cannot_finish_what_another_one_was_given() {
+    let mut stage = Stage::new(workers(2));
+    stage.submit(2);
+    let (mine, other) = (stage.pool.roster.get(stage.ids[0]).unwrap().handed[0], stage.ids[1]);
+    assert_eq!(stage.pool.finished(other, mine, ms(1)), None);
+    assert_eq!(stage.pool.finished(other, TaskKey::from_bits(u64::MAX), ms(1)), None);
+    assert_eq!(stage.pool.pending(), 2);
 }
 
 #[test]
@@ -198,6 +208,17 @@ fn an_empty_worker_whose_ring_had_no_room_is_tried_again() {
     assert_eq!(stage.begin(0), None);
     stage.pass(ms(1_000));
     assert_eq!(stage.work_off(0), [0, 1]);
+}
+
+#[test]
+fn a_worker_that_was_full_and_then_emptied_is_tried_again() {
+    let mut stage = Stage::with_rings(workers(1), 2);
+    stage.submit(3);
+    assert_eq!((stage.load(), stage.pool.queued()), (vec![2], 1));
+    stage.end_job(0);
+    assert_eq!(stage.begin(0), None);
+    stage.pass(ms(1_000));
+    assert_eq!(stage.work_off(0), [0, 1, 2]);
 }
 
 #[test]

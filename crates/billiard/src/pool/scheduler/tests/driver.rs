@@ -292,6 +292,8 @@ impl Driver {
                     assert_eq!(fate.limits.hard, Some(limit));
                     let soft_first = fate.limits.soft.is_some_and(|soft| soft <= limit);
                     assert!(fate.interrupted || !soft_first, "task {tag} got no warning");
+                    let hit = facts.worker(worker).has_claim();
+                    assert!(hit.is_none_or(|hit| hit == tag), "task {hit:?} is ended for the limit of {tag}");
                     facts.bar(worker);
                 }
                 Failure::Terminated { status: None } => assert!(self.no_more_starts, "nobody ended the pool"),

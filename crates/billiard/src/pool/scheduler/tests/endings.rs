@@ -202,6 +202,17 @@ fn terminate_withdraws_starts_that_nobody_has_heard_of() {
 }
 
 #[test]
+fn nobody_waits_for_a_retry_after_the_end() {
+    let mut stage = Stage::empty(workers(1), 8);
+    stage.did();
+    fail_to_start(&mut stage);
+    assert!(stage.pool.next_deadline().is_some());
+    stage.terminate();
+    assert_eq!(stage.pool.next_deadline(), None);
+    assert!(stage.pool.is_over());
+}
+
+#[test]
 fn a_process_that_is_born_after_the_end_is_killed() {
     let mut stage = Stage::empty(workers(1), 8);
     stage.did();
