@@ -476,21 +476,25 @@ class Pool:
         except BaseException:
             self._pool.remove(process)
             raise
+        finally:
+            # The worker has it; kept here, its descriptors would be inherited by the next one.
+            worker._seat = None
         self._poolctrl[process.pid] = None
         if self.on_process_up:
             self.on_process_up(process)
         return process
 
     def _start_worker(self, seat: int, generation: int) -> None:
-        self._seat = self._engine.seat(seat, generation)
         try:
+            self._seat = place = self._engine.seat(seat, generation)
             process = self._create_worker_process(self._avail_index())
         except BaseException:
             self._engine.not_started(seat, generation)
             raise
+        finally:
+            self._seat = None
         self._by_seat[seat, generation] = process
-        self._engine.started(self._seat, process._popen._child, process.name)
-        del self._seat
+        self._engine.started(place, process._popen._child, process.name)
 
     def _worker_ended(self, seat: int, generation: int, pid: int, exitcode: int) -> None:
         self._exits += 1

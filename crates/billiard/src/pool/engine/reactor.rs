@@ -325,10 +325,16 @@ impl Core {
             self.start_error.clone_from(&last_words);
         }
         self.scheduler.gone(id, status, now(), &mut self.desks);
+        let known = self.events.len();
         // The verdicts look at the desk, so it is closed after them.
         self.carry_out();
         self.desks.close(id);
+        // A successor is started after the owner has let go of the one that is gone, or it would inherit what is left.
+        let new = self.events.split_off(known);
+        let (starts, others): (VecDeque<_>, _) = new.into_iter().partition(|e| matches!(e, Event::Start(_)));
+        self.events.extend(others);
         self.events.push_back(Event::Exited { worker: id, pid, status, last_words });
+        self.events.extend(starts);
         true
     }
 
