@@ -141,6 +141,7 @@ class Worker:
         self._runtime = self._seat.take(self._parent)
         self.on_ready_counter = _ReadyCounter(self._runtime)
         # What the interpreter was doing when it crashed, or when a limit passed, is told to the parent.
+        faulthandler.disable()
         faulthandler.enable(file=self._seat.notebook, all_threads=True)
         faulthandler.register(SIG_INSPECT, file=self._seat.notebook, all_threads=True, chain=False)
 
@@ -149,7 +150,11 @@ class Worker:
         clear_terminate_handler_fired()
         if self.initializer is not None:
             self.initializer(*self.initargs)
+        # The crash handler comes after those of the signals and calls them: an abort is told too.
+        faulthandler.disable()
         reset_signals(full=self.sigprotection)
+        if self._seat is not None:
+            faulthandler.enable(file=self._seat.notebook, all_threads=True)
         signal.signal(SIG_SOFT_TIMEOUT, self._on_soft_timeout)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -480,8 +480,7 @@ class Pool:
             # The worker has it; kept here, its descriptors would be inherited by the next one.
             worker._seat = None
         self._poolctrl[process.pid] = None
-        if self.on_process_up:
-            self.on_process_up(process)
+        self._call(self.on_process_up, process)
         return process
 
     def _start_worker(self, seat: int, generation: int) -> None:
@@ -510,11 +509,10 @@ class Pool:
         ):
             get_logger()
             error("Process %r pid:%r exited with %r", process.name, pid, human_status(exitcode))
-        self.process_flush_queues(process)
+        self._call(self.process_flush_queues, process)
         self._pool.remove(process)
-        self._process_cleanup_queues(process)
-        if self.on_process_down:
-            self.on_process_down(process)
+        self._call(self._process_cleanup_queues, process)
+        self._call(self.on_process_down, process)
 
     @property
     def process_sentinels(self) -> list[int]:
@@ -533,10 +531,22 @@ class Pool:
         """Handle one event of the engine. Whatever goes wrong in it, the next one is handled too."""
         try:
             _HANDLERS[event[0]](self, *event[1:])
-        except Exception as exc:
+        except BaseException as exc:
             if threading.current_thread() is not self._worker_handler:
                 raise
             _tasks.log_error("Pool could not handle %r: %r", event[0], exc)
+
+    def _call(self, function: Callable[..., object] | None, *args: Any, **kwargs: Any) -> None:
+        """Call a hook or a callback. On the service thread nothing that it raises goes further."""
+        if function is None:
+            return
+        try:
+            function(*args, **kwargs)
+        except BaseException as exc:
+            # In the constructor there is somebody above; later even the end of the thread would end the pool.
+            if threading.current_thread() is not self._worker_handler:
+                raise
+            _tasks.log_error("Pool callback raised exception: %r", exc)
 
     def _on_up(self, seat: int, generation: int) -> None:
         """A worker takes jobs."""
@@ -550,26 +560,21 @@ class Pool:
         self._broken = getattr(self, "_last_words", "")
 
     def _on_done(self, handle: Any) -> None:
-        if self.on_timeout_cancel:
-            self.on_timeout_cancel(handle)
+        self._call(self.on_timeout_cancel, handle)
         if handle._holds_slot:
             self._putlock.release()
         success, value = handle._success, handle._value
-        self.on_job_ready(handle._job, None, (success, value), None)
-        callback = handle._callback if success else handle._error_callback
-        _tasks.safe_callback(_Guarded(), callback, (value,), {})
+        self._call(self.on_job_ready, handle._job, None, (success, value), None)
+        self._call(handle._callback if success else handle._error_callback, value)
         if handle._limit_passed is not None:
-            _tasks.safe_callback(
-                _Guarded(), handle._timeout_callback, (), {"soft": False, "timeout": handle._limit_passed}
-            )
+            self._call(handle._timeout_callback, soft=False, timeout=handle._limit_passed)
 
     def _on_accepted(self, handle: Any, pid: int, accepted: float) -> None:
-        if self.on_timeout_set:
-            self.on_timeout_set(handle, handle._soft_timeout, handle._timeout)
-        _tasks.safe_callback(_Guarded(), handle._accept_callback, (pid, accepted), {})
+        self._call(self.on_timeout_set, handle, handle._soft_timeout, handle._timeout)
+        self._call(handle._accept_callback, pid, accepted)
 
     def _on_soft_limit(self, handle: Any, limit: float) -> None:
-        _tasks.safe_callback(_Guarded(), handle._timeout_callback, (), {"soft": True, "timeout": limit})
+        self._call(handle._timeout_callback, soft=True, timeout=limit)
 
     # --- submitting ---
 
@@ -785,7 +790,15 @@ class Pool:
         window = buffersize or 16 * self._processes
         try:
             iterator, feeder = self._engine.submit_stream(
-                self, func, iter(iterable), chunksize, window, ordered, lost_worker_timeout
+                self,
+                func,
+                iter(iterable),
+                chunksize,
+                window,
+                ordered,
+                self.soft_timeout,
+                self.timeout,
+                lost_worker_timeout,
             )
         except ValueError:
             self._refuse_if_broken()
@@ -897,12 +910,6 @@ class Pool:
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
-
-
-class _Guarded:
-    """On the service thread nothing propagates: there is nobody above."""
-
-    _callbacks_propagate = ()
 
 
 _HANDLERS: dict[str, Callable[..., None]] = {

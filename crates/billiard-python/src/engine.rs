@@ -55,6 +55,15 @@ impl Engine {
         }
     }
 
+    fn cut_streams(&self) {
+        let streams: Vec<_> = {
+            let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.iter().filter_map(Weak::upgrade).collect()
+        };
+        // Without the lock: the last holder of a stream may be dropped here.
+        streams.iter().for_each(|stream| stream.cut());
+    }
+
     /// Ends a part of a job with an error of ours.
     fn fail(&self, py: Python<'_>, job: &Arc<billiard::pool::Job>, part: u32, error: &PyErr) -> PyResult<()> {
         let bytes = encode_error(py, error, false)?;
@@ -273,6 +282,8 @@ impl Engine {
         chunk: usize,
         window: u64,
         ordered: bool,
+        soft_timeout: Option<f64>,
+        timeout: Option<f64>,
         lost_worker_timeout: Option<f64>,
     ) -> PyResult<(Py<IMapIterator>, Py<Feeder>)> {
         let shared = &self.shared;
@@ -289,6 +300,7 @@ impl Engine {
             function,
             inputs,
             chunk,
+            Limits { soft: limit(soft_timeout), hard: limit(timeout) },
             window,
             lost_worker_timeout,
         )?;
@@ -362,7 +374,7 @@ impl Engine {
     /// End everything now.
     fn terminate(&self) -> PyResult<()> {
         let terminated = self.shared.engine.terminate();
-        self.nudge_streams();
+        self.cut_streams();
         terminated.map_err(IntoPyErr::into_py_err)
     }
 
@@ -441,7 +453,10 @@ impl Engine {
                 shared.sweep();
                 return Ok(None);
             }
-            Event::Broke => ("broke",).into_pyobject(py)?,
+            Event::Broke => {
+                self.cut_streams();
+                ("broke",).into_pyobject(py)?
+            }
             Event::Over => {
                 // Nobody asks any more: what is still kept here would keep us, for ever.
                 shared.sweep();

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use billiard::pool::scheduler::Phase;
+use billiard::pool::scheduler::{Limits, Phase};
 use billiard::pool::{Job, Message, Verdict};
 use billiard::sys::Deadline;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::calls::Packer;
 use crate::errors::IntoPyErr;
@@ -31,10 +31,13 @@ pub(crate) struct Stream {
     job: Arc<Job>,
     function: Py<PyAny>,
     chunk: usize,
+    limits: Limits,
     window: u64,
     lead: Mutex<Lead>,
     moved: Condvar,
     fed: AtomicBool,
+    /// The pool ended before the inputs did: the results stop short, and whoever reads them must hear of it.
+    cut: AtomicBool,
     parts: AtomicU32,
 }
 
@@ -49,6 +52,42 @@ impl Stream {
         self.change(|_| {});
     }
 
+    /// The pool has ended. The inputs may never come back to us, so the results end here and now.
+    pub(crate) fn cut(&self) {
+        self.end_inputs(|| self.cut.store(true, Ordering::Release));
+        self.nudge();
+    }
+
+    fn why_cut(&self, py: Python<'_>) -> PyResult<PyErr> {
+        let (kind, known) = (self.shared.engine.phase(), PyDict::new(py));
+        known.set_item("job", self.job.id())?;
+        for name in ["pid", "worker_name", "last_stack", "what"] {
+            known.set_item(name, py.None())?;
+        }
+        let kind = if kind == Phase::Broken {
+            "broken"
+        } else {
+            known.set_item("exitcode", py.None())?;
+            "terminated"
+        };
+        let info = python::tasks(py, kind)?.call((), Some(&known))?;
+        Ok(PyErr::from_value(python::tasks(py, "raisable")?.call1((info,))?))
+    }
+
+    /// No more inputs will be submitted.
+    fn finish(&self) {
+        self.end_inputs(|| {});
+    }
+
+    fn end_inputs(&self, before: impl FnOnce()) {
+        if !self.fed.swap(true, Ordering::AcqRel) {
+            // Whoever sees the end sees this.
+            before();
+            // Refused only in a forked copy, where nobody waits for it.
+            let _ = self.shared.engine.fed(&self.job);
+        }
+    }
+
     /// Waits until another input may be taken. False: none is wanted any more.
     fn wait_for_room(&self) -> bool {
         let mut lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,9 +95,15 @@ impl Stream {
             if lead.abandoned {
                 return false;
             }
-            // A closed pool finishes what was accepted, whether somebody takes results meanwhile or not.
-            if lead.ahead < self.window || self.shared.engine.phase() != Phase::Running {
-                return true;
+            match self.shared.engine.phase() {
+                Phase::Running if lead.ahead >= self.window => {}
+                // A closed pool finishes what was accepted, whether somebody takes results meanwhile or not.
+                Phase::Running | Phase::Draining => return true,
+                Phase::Terminating | Phase::Broken => {
+                    drop(lead);
+                    self.cut();
+                    return false;
+                }
             }
             lead = self.moved.wait(lead).unwrap_or_else(PoisonError::into_inner);
         }
@@ -75,18 +120,11 @@ pub(crate) struct Feeder {
 
 impl Drop for Feeder {
     fn drop(&mut self) {
-        self.finish();
+        self.stream.finish();
     }
 }
 
 impl Feeder {
-    fn finish(&self) {
-        if !self.stream.fed.swap(true, Ordering::AcqRel) {
-            // Refused only in a forked copy, where nobody waits for it.
-            let _ = self.stream.shared.engine.fed(&self.stream.job);
-        }
-    }
-
     /// Up to one chunk of inputs; an exception of the inputs comes after those before it.
     fn chunk<'py>(&self, py: Python<'py>) -> (Vec<Bound<'py, PyAny>>, Option<PyErr>, bool) {
         let mut items = Vec::new();
@@ -111,9 +149,21 @@ impl Feeder {
             tell: false,
         };
         stream.change(|lead| lead.ahead += 1);
-        match packer.each(stream.function.bind(py), &PyTuple::new(py, items)?, false, scratch) {
-            Ok(body) => Ok(shared.engine.feed(&stream.job, part, body).is_ok()),
-            Err(error) => self.fail(py, part, &error).map(|()| true),
+        let (function, items) = (stream.function.bind(py), PyTuple::new(py, items)?);
+        match packer.each(function, &items, false, scratch) {
+            Ok(body) => {
+                let accepted = shared.engine.feed(&stream.job, part, body, stream.limits).is_ok();
+                if !accepted {
+                    stream.cut();
+                }
+                Ok(accepted)
+            }
+            Err(error) => {
+                let start = part as usize * stream.chunk;
+                let told = python::tasks(py, "unsendable_item")?;
+                let told = told.call1((error.value(py), function, items, start))?;
+                self.fail(py, part, &PyErr::from_value(told)).map(|()| true)
+            }
         }
     }
 
@@ -149,7 +199,7 @@ impl Feeder {
     /// Feed the stream until the inputs end, raise, or nobody wants them.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         let fed = self.feed(py);
-        self.finish();
+        self.stream.finish();
         fed
     }
 }
@@ -181,6 +231,7 @@ pub(crate) fn open(
     function: Py<PyAny>,
     inputs: Py<PyAny>,
     chunk: usize,
+    limits: Limits,
     window: u64,
     lost_worker_timeout: Option<f64>,
 ) -> PyResult<(IMapIterator, Py<Feeder>)> {
@@ -189,10 +240,12 @@ pub(crate) fn open(
         job,
         function,
         chunk,
+        limits,
         window,
         lead: Mutex::default(),
         moved: Condvar::new(),
         fed: AtomicBool::new(false),
+        cut: AtomicBool::new(false),
         parts: AtomicU32::new(0),
     });
     let feeder = Py::new(py, Feeder { stream: Arc::clone(&stream), inputs })?;
@@ -236,6 +289,9 @@ impl IMapIterator {
                 // The end may have come between the two looks, together with the last result.
                 if stream.job.has_waiting() {
                     continue;
+                }
+                if stream.cut.swap(false, Ordering::AcqRel) {
+                    return Err(stream.why_cut(py)?);
                 }
                 return Ok(None);
             }

@@ -288,7 +288,7 @@ impl Runtime {
                 let args = Reader::new(&bytes[1..]).value(py)?.cast_into::<PyTuple>()?;
                 drop(message);
                 let function = self.function(py, number)?;
-                self.begin(key);
+                self.begin(py, key)?;
                 function.bind(py).call1(args).map(|value| Done::Value(value.unbind()))
             }
             CALL => {
@@ -308,9 +308,16 @@ impl Runtime {
         }
     }
 
-    /// From here on a soft limit may strike: the next thing that runs is the program's function.
-    fn begin(&self, key: TaskKey) {
+    /// From here on a soft limit may strike: the next thing that runs is the program's function. A signal that came before
+    /// was for no task, unless the pool has named this one: reading the arguments has taken longer than the limit.
+    fn begin(&self, py: Python<'_>, key: TaskKey) -> PyResult<()> {
+        py.check_signals()?;
         self.current.store(key.to_bits(), Ordering::SeqCst);
+        if self.seat.aimed() == key.to_bits() {
+            let passed = py.import("billiard.exceptions")?.getattr("SoftTimeLimitExceeded")?;
+            return Err(PyErr::from_value(passed.call0()?));
+        }
+        Ok(())
     }
 
     fn spread(
@@ -320,12 +327,12 @@ impl Runtime {
         args: Bound<'_, PyAny>,
         kwargs: Bound<'_, PyAny>,
     ) -> PyResult<Done> {
-        let args = as_tuple(args)?;
+        let (py, args) = (function.py(), as_tuple(args)?);
         let kwargs = match kwargs.cast_into::<PyDict>() {
             Ok(kwargs) => kwargs,
             Err(other) => function.py().get_type::<PyDict>().call1((other.into_inner(),))?.cast_into()?,
         };
-        self.begin(key);
+        self.begin(py, key)?;
         function.call(args, Some(&kwargs)).map(|value| Done::Value(value.unbind()))
     }
 
@@ -359,7 +366,7 @@ impl Runtime {
         };
         drop(message);
         let values = PyList::empty(py);
-        self.begin(key);
+        self.begin(py, key)?;
         for item in items {
             values.append(if star {
                 function.call1(as_tuple(item)?)?

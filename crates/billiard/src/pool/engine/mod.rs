@@ -331,14 +331,14 @@ impl Engine {
     }
 
     /// Submits one more part of a stream.
-    pub fn feed(&self, job: &Arc<Job>, part: u32, body: Body) -> Result<(), EngineError> {
+    pub fn feed(&self, job: &Arc<Job>, part: u32, body: Body, limits: Limits) -> Result<(), EngineError> {
         let mut core = self.inner.enter()?;
         match core.phase() {
             Phase::Running | Phase::Draining => {}
             phase => return Err(EngineError::NotRunning(phase)),
         }
         job.expect();
-        self.inner.submit(&mut core, job, part, body, Limits::NONE);
+        self.inner.submit(&mut core, job, part, body, limits);
         self.inner.after(&mut core);
         Ok(())
     }

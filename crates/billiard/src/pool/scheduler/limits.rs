@@ -9,9 +9,14 @@ use super::{Action, Channels, Failure, Scheduler, TERMINATE_GRACE};
 use crate::sys::Moment;
 
 /// How long before a hard limit the worker is asked where it is, so that the error can tell.
-const INSPECT_AHEAD: Duration = Duration::from_millis(2);
+const INSPECT_AHEAD: Duration = Duration::from_millis(10);
 /// A task behind the running one is looked at no more often than this.
 const COARSE: Duration = Duration::from_millis(1);
+
+/// How long before this hard limit the worker is asked.
+pub(super) fn ahead_of(limit: Duration) -> Duration {
+    INSPECT_AHEAD.min(limit / 2)
+}
 
 impl<T: Clone, B> Scheduler<T, B> {
     /// Fires what the worker's running task has passed, and notes when to look again.
@@ -52,7 +57,7 @@ impl<T: Clone, B> Scheduler<T, B> {
                 }
                 at(due);
                 if w.inspected != Some(key) {
-                    let look = Moment(due.0.saturating_sub(INSPECT_AHEAD.min(limit / 2).as_nanos() as u64));
+                    let look = Moment(due.0.saturating_sub(ahead_of(limit).as_nanos() as u64));
                     if look <= now {
                         w.inspected = Some(key);
                         self.actions.push(Action::Inspect(id));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::limits::ahead_of;
 use super::roster::WorkerId;
 
 /// Names a task for as long as it lives; a later task in the same row has another key.
@@ -43,8 +44,9 @@ impl Limits {
     /// No limits.
     pub const NONE: Self = Self { soft: None, hard: None };
 
+    /// After how long something is due: the soft limit, or the look that comes before the hard one.
     pub(super) fn first(&self) -> Option<Duration> {
-        match (self.soft, self.hard) {
+        match (self.soft, self.hard.map(|limit| limit - ahead_of(limit))) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }

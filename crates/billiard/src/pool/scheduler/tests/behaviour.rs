@@ -250,8 +250,8 @@ fn soft_limit_fires_once_before_hard() {
     stage.begin(0);
     assert_eq!(stage.after(ms(99)), []);
     assert_eq!(stage.after(ms(2)), [Did::Interrupt(0)]);
-    assert_eq!(stage.after(ms(90)), []);
-    assert_eq!(stage.after(ms(10)), [Did::Inspect(0), Did::TimedOut(0), Did::Terminate(0), Did::Start]);
+    assert_eq!(stage.after(ms(85)), []);
+    assert_eq!(stage.after(ms(15)), [Did::Inspect(0), Did::TimedOut(0), Did::Terminate(0), Did::Start]);
     assert_eq!(stage.after(ms(498)), []);
     assert_eq!(stage.after(ms(2)), [Did::Kill(0)]);
     assert_eq!(stage.pool.next_deadline(), None);
