@@ -10,7 +10,6 @@
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
-mod failpoint;
 pub mod pool;
 mod primitives;
 pub mod process;
