@@ -12,7 +12,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust test-python bench oracle stubs lint fmt clean
+.PHONY: help setup build demo test test-rust loom test-python bench oracle stubs lint fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,9 +39,13 @@ test: test-rust test-python ## run all tests, on every Python that is found
 
 test-rust: setup ## run the Rust tests
 	@if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run --cargo-quiet -p billiard; \
-	else timeout 900 cargo test --quiet -p billiard --all-targets; fi
+	then cargo nextest run --cargo-quiet -p billiard --features failpoints; \
+	else timeout 900 cargo test --quiet -p billiard --features failpoints --all-targets; fi
 	@timeout 900 cargo test --quiet -p billiard --doc
+
+loom: setup ## try every interleaving of the lock-free protocols
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom timeout 900 \
+		cargo test --quiet --release -p billiard --lib interleavings
 
 test-python: build ## run the Python tests, on every Python that is found (choose: PYTHONS="python3.10 …")
 	@.ci/test-pythons $(PYTHONS)

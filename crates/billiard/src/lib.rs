@@ -10,6 +10,7 @@
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
+mod failpoint;
 pub mod pool;
 mod primitives;
 pub mod process;

@@ -15,7 +15,6 @@ pub(crate) use loom::sync::atomic::fence;
 pub(crate) trait Word<V> {
     fn load(&self, order: Ordering) -> V;
     fn store(&self, value: V, order: Ordering);
-    fn swap(&self, value: V, order: Ordering) -> V;
     fn compare_exchange(&self, current: V, new: V, ok: Ordering, refused: Ordering) -> Result<V, V>;
 }
 
@@ -30,11 +29,6 @@ macro_rules! word {
             #[inline(always)]
             fn store(&self, value: $value, order: Ordering) {
                 self.store(value, order);
-            }
-
-            #[inline(always)]
-            fn swap(&self, value: $value, order: Ordering) -> $value {
-                self.swap(value, order)
             }
 
             #[inline(always)]

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::{Arc, OnceLock};
 
 use super::Mapping;
+use crate::failpoint;
 use crate::sys::{Identity, me, memfd};
 
 const PAGE: u64 = 4096;
@@ -143,6 +144,7 @@ impl Drop for Lease {
         // SYNC(extent.release): everything read from the extent happens before this store; the allocator's Acquire load
         // sees it before it uses the memory again.
         map.word32(self.extent.slot as usize * 4).store(RELEASED, Release);
+        failpoint::pass("released");
         map.word32(RELEASES).fetch_add(1, AcqRel);
     }
 }

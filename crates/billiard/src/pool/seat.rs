@@ -130,7 +130,8 @@ impl Seat {
 
     /// The worker begins a task that it has claimed.
     pub(super) fn begin(&self, key: u64, now: Moment) {
-        self.map.word64(AT_SINCE).store(now.0, Relaxed);
+        // SYNC(seat.current): whoever sees this start does not see the key of the task before any more.
+        self.map.word64(AT_SINCE).store(now.0, Release);
         // SYNC(seat.current): whoever sees the key sees its start too.
         self.map.word64(AT_CURRENT).store(key, Release);
     }

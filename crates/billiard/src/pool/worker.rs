@@ -12,6 +12,7 @@ use super::scheduler::TaskKey;
 use super::seat::{Asleep, Command, Hub, Seat};
 use super::spin::Spin;
 use crate::arena::{Allocator, Extent, Lease};
+use crate::failpoint;
 use crate::sys::poll::{Woken, readable};
 use crate::sys::signal::Mask;
 use crate::sys::{Deadline, Moment, PidFd, exit_now, now, parent_pid, poll, signal, thread};
@@ -125,13 +126,16 @@ impl Runtime {
         let seat = &self.seat;
         let claimed = self.tasks.claim(into, |head| {
             if matches!(head.kind, TASK | TASK_SHARED) {
+                failpoint::pass("claimed");
                 since = now();
                 seat.begin(head.key, since);
+                failpoint::pass("begun");
             }
         });
         let Some(head) = claimed.map_err(|ring::Corrupt| WorkerError::Corrupt)? else {
             return Ok((self.seat.commanded() == Command::Leave).then_some(Order::Leave));
         };
+        failpoint::pass("freed");
         self.since = since;
         let shared = match head.kind {
             DEFINE => return Ok(Some(Order::Define(head.aux))),
@@ -163,6 +167,7 @@ impl Runtime {
     /// Until the parent hands over a task or says to leave, or a signal handler runs.
     pub fn sleep(&mut self, open: Option<&Mask>) -> Result<Woken, WorkerError> {
         self.seat.doze(Asleep::Idle);
+        failpoint::pass("dozing");
         if !self.tasks.is_empty() || self.seat.commanded() == Command::Leave {
             self.seat.rise();
             return Ok(Woken::Ready);
@@ -250,8 +255,11 @@ impl Runtime {
         let aux = bits | if error { IS_ERROR } else { 0 } | if last { IS_LAST } else { 0 };
         let ran = now().since(self.since).as_nanos();
         let extra = u64::try_from(ran).unwrap_or(u64::MAX);
+        failpoint::pass("ran");
         self.put(Head { kind: RESULT, key: key.to_bits(), aux, extra }, &[bytes])?;
+        failpoint::pass("announced");
         self.seat.end();
+        failpoint::pass("ended");
         Ok(())
     }
 
@@ -266,6 +274,7 @@ impl Runtime {
             // A handler that runs now must not tear the message: it is run after the result is out.
             self.wait_for_bell(None)?;
         }
+        failpoint::pass("published");
         self.hub.announce(&mut self.rung);
         Ok(())
     }
