@@ -263,7 +263,7 @@ class Engine:
         """
         Submit one call for each item of a sequence, in chunks.
         """
-    def submit_stream(self, /, pool: Any, function: Any, inputs: Any, chunk: SupportsIndex, window: SupportsIndex, ordered: bool, lost_worker_timeout: SupportsFloat | SupportsIndex | None) -> tuple[IMapIterator, Feeder]:
+    def submit_stream(self, /, pool: Any, function: Any, inputs: Any, chunk: SupportsIndex, window: SupportsIndex, ordered: bool, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None) -> tuple[IMapIterator, Feeder]:
         """
         Open a stream: an iterator over results, and the feeder that takes the inputs.
         """

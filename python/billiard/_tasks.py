@@ -190,8 +190,8 @@ def _hint(exitcode: int, rss_peak: int | None, oom_killed: bool | None) -> str |
         return f"the kernel has killed for memory{size}; give the workers more, or set max_memory_per_child"
     if oom_killed is None:
         return (
-            f"nobody in this pool sent SIGKILL{size}: the usual suspect is the system's memory killer. Look at "
-            "its log, and at max_memory_per_child"
+            f"nobody in this pool sent SIGKILL{size}: the usual suspect is the system's memory killer. Look "
+            "at its log, and at max_memory_per_child"
         )
     return f"nobody in this pool sent SIGKILL{size}, and the kernel has killed nothing here for memory"
 
@@ -357,5 +357,7 @@ def stack_of(exc: BaseException) -> str:
     """A traceback as text."""
     return "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
 
+
+MaybeEncodingError.__module__ = "billiard.pool"
 
 __all__ = ["MAXMEM_USED_FMT", "MaybeEncodingError", "SoftTimeLimitExceeded"]

@@ -213,3 +213,7 @@ def _end_by_signal(signum: int) -> None:
         os.kill(os.getpid(), signum)
     except (OSError, ValueError):
         pass
+
+
+for _public in (Worker, soft_timeout_sighandler):
+    _public.__module__ = "billiard.pool"
