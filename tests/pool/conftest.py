@@ -24,7 +24,7 @@ def make_pool(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Cal
         return pool
 
     yield make
-    # What nobody holds any more is closed, and the census comes next: pytest itself would hold on to the arguments.
+    # What nobody holds any more is closed, and the census comes next: pytest would hold on to the arguments.
     if request.node.funcargs:
         request.node.funcargs.clear()
     while pools:

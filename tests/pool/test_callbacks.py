@@ -20,7 +20,7 @@ class Abrupt(BaseException):
 
 @pytest.fixture
 def log(caplog):
-    """What the package logs, as text: the records themselves would keep the frames, and with them the pool."""
+    """What the package logs, as text: the records would keep the frames, and with them the pool."""
     caplog.set_level(logging.CRITICAL + 1)
     logger, stream = billiard.util.get_logger(), io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -63,16 +63,16 @@ def test_an_error_callback_gets_an_exception_info(pool, until):
 
 
 @pytest.mark.parametrize(
-    ("function", "args", "options", "error"),
+    ("call", "error"),
     [
-        (os._exit, (3,), {}, WorkerLostError),
-        (spin, (), {"timeout": 0.1}, TimeLimitExceeded),
-        (spin, (), {"soft_timeout": 0.1}, SoftTimeLimitExceeded),
+        ((os._exit, (3,), {}), WorkerLostError),
+        ((spin, (), {"timeout": 0.1}), TimeLimitExceeded),
+        ((spin, (), {"soft_timeout": 0.1}), SoftTimeLimitExceeded),
     ],
     ids=["lost", "hard", "soft"],
 )
-def test_an_error_callback_hears_of_every_kind_of_failure(pool, until, function, args, options, error):
-    got = []
+def test_an_error_callback_hears_of_every_kind_of_failure(pool, until, call, error):
+    (function, args, options), got = call, []
     result = pool.apply_async(function, args, error_callback=got.append, **options)
     with pytest.raises(error):
         result.get()
@@ -85,7 +85,9 @@ def test_an_error_callback_hears_of_every_kind_of_failure(pool, until, function,
 def test_an_accept_callback_gets_process_and_time(pool, until, tmp_path):
     accepted = []
     before = time.monotonic()
-    result = pool.apply_async(gate, (str(tmp_path / "go"),), accept_callback=lambda *args: accepted.append(args))
+    result = pool.apply_async(
+        gate, (str(tmp_path / "go"),), accept_callback=lambda *args: accepted.append(args)
+    )
     until(lambda: accepted)
     assert result.accepted()
     assert not result.ready()
@@ -196,7 +198,10 @@ def test_the_pool_survives_whatever_a_callback_raises(pool, log, until, which, k
     else:
         with pytest.raises((ValueError, TimeLimitExceeded)):
             result.get()
-    until(lambda: f"ERROR Pool callback raised exception: {kind('cb')!r}\nTraceback" in log(), "the error is logged")
+    until(
+        lambda: f"ERROR Pool callback raised exception: {kind('cb')!r}\nTraceback" in log(),
+        "the error is logged",
+    )
     got = []
     assert pool.apply_async(double, (1,), callback=got.append).get() == 2
     until(lambda: got)

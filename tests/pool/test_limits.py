@@ -27,7 +27,8 @@ def stubborn(path):
         try:
             spin()
         except SoftTimeLimitExceeded:
-            open(path, "a").write("soft\n")
+            with open(path, "a") as file:
+                file.write("soft\n")
 
 
 def ignores_terminate(path):

@@ -4,6 +4,7 @@ import array
 import math
 import operator
 import os
+import weakref
 from collections import namedtuple
 
 import numpy as np
@@ -116,8 +117,6 @@ def test_a_handle_before_its_result(pool, tmp_path, until):
 
 
 def test_a_handle_takes_attributes_and_weak_references(pool):
-    import weakref
-
     result = pool.apply_async(double, (4,))
     result._writer = "anything"
     assert weakref.ref(result)() is result
@@ -194,16 +193,18 @@ def test_all_kinds_of_functions(pool):
 
 
 def test_many_different_functions(pool):
-    functions = [getattr(operator, name) for name in ("add", "sub", "mul", "mod", "pow", "and_", "or_", "xor")] * 20
+    functions = [
+        getattr(operator, name) for name in ("add", "sub", "mul", "mod", "pow", "and_", "or_", "xor")
+    ] * 20
     assert [pool.apply(f, (7, 3)) for f in functions] == [f(7, 3) for f in functions]
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        None, True, False, 0, -1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**200, 0.0, -0.0, 1e308, 1j, "", "ä€😀\0",
-        "\ud800", b"", b"\0", (), ((),), [], {}, {1: [2, (3, {4})]}, {1, 2}, frozenset(), Ellipsis, NotImplemented,
-        range(3), Point(1, 2), bytearray(b"abc"), Adder, slice(1, 2), array.array("d", [1.5]),
+        None, True, False, 0, -1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**200, 0.0, -0.0, 1e308, 1j,
+        "", "ä€😀\0", "\ud800", b"", b"\0", (), ((),), [], {}, {1: [2, (3, {4})]}, {1, 2}, frozenset(), Ellipsis,
+        NotImplemented, range(3), Point(1, 2), bytearray(b"abc"), Adder, slice(1, 2), array.array("d", [1.5]),
     ],
     ids=repr,
 )  # fmt: skip
@@ -223,7 +224,9 @@ def test_values_that_are_not_equal_to_themselves(pool):
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 trees = st.recursive(
-    scalars, lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner), max_leaves=20
+    scalars,
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
 )
 
 
@@ -232,7 +235,10 @@ trees = st.recursive(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(args=st.lists(trees, max_size=4), kwargs=st.dictionaries(st.text("abcdefgh", min_size=1), trees, max_size=3))
+@given(
+    args=st.lists(trees, max_size=4),
+    kwargs=st.dictionaries(st.text("abcdefgh", min_size=1), trees, max_size=3),
+)
 def test_any_arguments_come_back(pool, args, kwargs):
     assert pool.apply(echo, tuple(args), kwargs) == (tuple(args), kwargs)
     assert pool.map(identity, args) == args
