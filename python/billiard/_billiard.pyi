@@ -271,6 +271,10 @@ class Engine:
         """
         Let go of the handles of jobs that have ended.
         """
+    def start_error(self, /) -> str | None:
+        """
+        What the last worker has said that could not start, or did not end as it should.
+        """
     def target(self, /) -> int:
         """
         How many workers are wanted.

@@ -99,7 +99,9 @@ class Supervisor(PoolThread):
             del event, pool
 
 
-def end_pool(engine: _billiard.Engine, supervisor: Supervisor, closed: list[bool], origin: str) -> None:
+def end_pool(
+    engine: _billiard.Engine, supervisor: Supervisor, workers: list[Any], closed: list[bool], origin: str
+) -> None:
     """End a pool that was collected, or that is still there when the interpreter exits."""
     if not closed[0] and origin:
         warnings.warn(f"unclosed pool, made at {origin}", ResourceWarning, stacklevel=2)
@@ -107,6 +109,9 @@ def end_pool(engine: _billiard.Engine, supervisor: Supervisor, closed: list[bool
     if threading.current_thread() is not supervisor:
         engine.join()
         supervisor.stop()
+        # What the supervisor has not seen to, since there was no pool any more.
+        for worker in list(workers):
+            worker.join()
 
 
 for _public in (PoolThread, Supervisor, stop_if_not_current):

@@ -41,7 +41,6 @@ class Submitting(Hooks):
     _engine: _billiard.Engine
     _putlock: Any
     _processes: int
-    _broken: str | None
     putlocks: bool
     timeout: float | None
     soft_timeout: float | None
@@ -127,7 +126,7 @@ class Submitting(Hooks):
 
     def _refuse_if_broken(self) -> None:
         if self._engine.phase() == "broken":
-            raise _tasks.broken_pool(self._broken or getattr(self, "_last_words", "")) from None
+            raise _tasks.broken_pool(self._engine.start_error()) from None
 
     def map(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None

@@ -177,7 +177,6 @@ class Pool(Submitting):
         self._taskqueue = TaskQueue(self._engine)
         self._cache = Cache(self._engine)
         self._state = RUN
-        self._broken: str | None = None
         self._closed = [False]
         self._pool: list[Any] = []
         self._by_seat: dict[tuple[int, int], Any] = {}
@@ -190,7 +189,7 @@ class Pool(Submitting):
         self._terminate = Finalize(
             self,
             end_pool,
-            args=(self._engine, self._worker_handler, self._closed, _origin()),
+            args=(self._engine, self._worker_handler, self._pool, self._closed, _origin()),
             exitpriority=15,
         )
         try:
@@ -320,13 +319,11 @@ class Pool(Submitting):
     def _on_up(self, seat: int, generation: int) -> None:
         """A worker takes jobs."""
 
-    def _on_exited(self, seat: int, generation: int, pid: int, exitcode: int, last_words: str | None) -> None:
-        if last_words and exitcode not in _EXPECTED_EXITS:
-            self._last_words = last_words
+    def _on_exited(self, seat: int, generation: int, pid: int, exitcode: int, _: str | None) -> None:
         self._worker_ended(seat, generation, pid, exitcode)
 
     def _on_broke(self) -> None:
-        self._broken = getattr(self, "_last_words", "")
+        """Pending jobs have been told; later calls ask the engine."""
 
     def _on_done(self, handle: Any) -> None:
         self._call(self.on_timeout_cancel, handle)
