@@ -248,9 +248,11 @@ def test_an_interrupted_wait_can_go_on(pool: Pool, tmp_path) -> None:
     try:
         gate = tmp_path / "gate"
         result = pool.apply_async(poolwork.gate, (gate, "through"))
-        ringer = threading.Thread(target=_ring_when_running, args=(gate,))
+        waiting = threading.Event()
+        ringer = threading.Thread(target=_ring_when_running, args=(gate, waiting))
         ringer.start()
         with pytest.raises(Rang):
+            waiting.set()
             result.get()
         ringer.join()
         gate.touch()
@@ -259,7 +261,8 @@ def test_an_interrupted_wait_can_go_on(pool: Pool, tmp_path) -> None:
         signal.signal(signal.SIGUSR2, before)
 
 
-def _ring_when_running(gate) -> None:
+def _ring_when_running(gate, waiting: threading.Event) -> None:
+    waiting.wait()
     while not poolwork.began(gate).exists():
         time.sleep(0.002)
     os.kill(os.getpid(), signal.SIGUSR2)
