@@ -126,7 +126,8 @@ class Submitting(Hooks):
 
     def _refuse_if_broken(self) -> None:
         if self._engine.phase() == "broken":
-            raise _tasks.broken_pool(self._engine.start_error()) from None
+            error = _tasks.broken_pool(self._engine.start_error())
+            raise error from error.__cause__
 
     def map(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None

@@ -420,6 +420,11 @@ impl Engine {
         self.shared.engine.load()
     }
 
+    /// What the last worker has said that could not start, or did not end as it should.
+    fn start_error(&self) -> Option<String> {
+        self.shared.engine.start_error()
+    }
+
     /// How many workers are wanted.
     fn target(&self) -> u32 {
         self.shared.engine.target()

@@ -520,6 +520,12 @@ impl Engine {
         self.inner.enter().map_or((0, 0), |core| (core.scheduler.pending(), core.scheduler.queued()))
     }
 
+    /// What the last worker has said that could not start, or did not end as it should: why a pool is broken.
+    #[must_use]
+    pub fn start_error(&self) -> Option<String> {
+        self.inner.enter().ok()?.start_error.clone()
+    }
+
     /// How many workers are wanted.
     #[must_use]
     pub fn target(&self) -> u32 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::Message;
 use super::super::job::{Job, Notify, Report, Shape, Verdict};
-use super::super::scheduler::{Action, Failure, Phase, Scheduler, TaskKey, WorkerId, WorkerState};
+use super::super::scheduler::{Action, EX_RECYCLE, Failure, Phase, Scheduler, TaskKey, WorkerId, WorkerState};
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
 use super::desks::{Body, Desk, Desks};
@@ -55,7 +55,7 @@ pub(super) struct Core {
     memory_kills: Option<u64>,
     /// Whether that is why the worker died that is being looked after.
     out_of_memory: Option<bool>,
-    /// What the last worker said that could not start.
+    /// What the last worker said that could not start, or did not end as it should.
     pub(super) start_error: Option<String>,
     scratch: Vec<u8>,
     actions: Vec<Action<Tag>>,
@@ -321,7 +321,9 @@ impl Core {
         self.look_for_memory_kills(status);
         self.drain(id.seat as usize);
         let last_words = self.desks.get(id).and_then(|d| d.seat.notebook().read());
-        if self.scheduler.state(id) == Some(WorkerState::Starting) && last_words.is_some() {
+        let starting = self.scheduler.state(id) == Some(WorkerState::Starting);
+        let regular = matches!(status, ExitStatus::Code(0 | EX_RECYCLE));
+        if last_words.is_some() && (starting || !regular) {
             self.start_error.clone_from(&last_words);
         }
         self.scheduler.gone(id, status, now(), &mut self.desks);
