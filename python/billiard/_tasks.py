@@ -201,8 +201,7 @@ def time_limit(
 ) -> ExceptionInfo:
     """The hard limit of the job has passed."""
     del worker_name, what
-    shown = int(limit) if limit == int(limit) else limit
-    return _told(TimeLimitExceeded(shown, pid=pid, job=job, last_stack=_stack(last_stack)))
+    return _told(TimeLimitExceeded(as_given(limit), pid=pid, job=job, last_stack=_stack(last_stack)))
 
 
 def terminated(
@@ -339,10 +338,15 @@ def safe_callback(
         log_error("Pool callback raised exception: %r", error)
 
 
+def as_given(limit: float | None) -> float | None:
+    """A limit as programs write it, and read it in logs: whole seconds are an int."""
+    return int(limit) if limit is not None and limit == int(limit) else limit
+
+
 def handle_timeout(handle: Any, soft: bool) -> None:
     """Tell the job's timeout callback which limit has passed."""
     limit = handle._soft_timeout if soft else handle._timeout
-    safe_callback(handle, handle._timeout_callback, (), {"soft": soft, "timeout": limit})
+    safe_callback(handle, handle._timeout_callback, (), {"soft": soft, "timeout": as_given(limit)})
 
 
 def log_error(text: str, *args: object) -> None:

@@ -335,7 +335,7 @@ class Pool(Submitting):
             self._tell_of_loss(handle, _tasks.raisable(value))
         self._call(handle._callback if success else handle._error_callback, value)
         if handle._limit_passed is not None:
-            self._call(handle._timeout_callback, soft=False, timeout=handle._limit_passed)
+            self._call(handle._timeout_callback, soft=False, timeout=_tasks.as_given(handle._limit_passed))
 
     def _tell_of_loss(self, handle: Any, why: BaseException) -> None:
         if isinstance(why, (WorkerLostError, Terminated)) and why.pid is not None:
@@ -348,7 +348,7 @@ class Pool(Submitting):
         self._call(handle._accept_callback, pid, accepted)
 
     def _on_soft_limit(self, handle: Any, limit: float) -> None:
-        self._call(handle._timeout_callback, soft=True, timeout=limit)
+        self._call(handle._timeout_callback, soft=True, timeout=_tasks.as_given(limit))
 
     # --- control ---
 
