@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
+
+from billiard.pool import Pool
 
 #: Multiplies the work of the tests of chaos.
 CHAOS = max(1, int(os.environ.get("BILLIARD_CHAOS", "1")))
@@ -102,3 +105,24 @@ def pool_descriptors(_):
 
 def buffer_of(number, size):
     return bytearray([number]) * size
+
+
+def pool_in_a_pool(count):
+    """Open files, then use a pool in this worker. Answers what its workers see of the files."""
+    with contextlib.ExitStack() as stack:
+        _files[:] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
+        for number, file in enumerate(_files):
+            file.write(b"%d" % number)
+            file.flush()
+        pool = Pool(2)
+        try:
+            return pool.map(read_file, range(count), chunksize=1)
+        finally:
+            pool.terminate()
+
+
+def read_file(number):
+    return int(os.pread(_files[number].fileno(), 10, 0))
+
+
+_files: list = []

@@ -110,6 +110,14 @@ def test_a_worker_has_only_its_own_descriptors(make_pool):
     assert max(counts) <= 6
 
 
+def test_a_pool_in_a_worker_closes_no_files_of_the_worker(make_pool):
+    """Numbers that the worker has closed as not its own are files of its own by then."""
+    other = make_pool(2)
+    pool = make_pool(1)
+    assert pool.apply_async(works.pool_in_a_pool, (20,)).get(PATIENCE) == list(range(20))
+    assert other.map(poolwork.double, range(4)) == [0, 2, 4, 6]
+
+
 @pytest.mark.usefixtures("leak_census")
 def test_failed_tasks_leave_nothing():
     pool = Pool(2)
@@ -257,6 +265,31 @@ def test_a_worker_that_finds_no_descriptors_is_started_later(processes):
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=100, check=False
     )
     assert ran.stdout == "over\n", ran.stderr
+
+
+CLOSED = """
+import os, sys
+sys.path.insert(0, {folder!r})
+told = os.dup(1)
+os.closerange(0, 3)
+import poolwork
+from billiard.pool import Pool
+
+pool = Pool(2)
+assert pool.map(poolwork.double, range(100)) == [2 * x for x in range(100)]
+assert len(pool.apply(poolwork.identity, (b"x" * 100_000,))) == 100_000
+os.kill(pool.apply(poolwork.pid), 9)
+assert pool.map(poolwork.double, range(100)) == [2 * x for x in range(100)]
+pool.terminate()
+os.write(told, b"over")
+"""
+
+
+def test_a_program_without_standard_streams_has_pools():
+    """The pool's own descriptors are numbered 0 to 2 then, which workers redirect."""
+    source = CLOSED.format(folder=str(Path(__file__).parent))
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=100, check=False)
+    assert ran.stdout == b"over"
 
 
 def test_nothing_has_a_name(make_pool):

@@ -169,7 +169,9 @@ static ENGINES: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 /// Call it only in a child that will never return to the code of the parent. A lock that was held when the child was forked
 /// is left alone, and what it protects stays open.
 pub fn close_inherited(own: &Seat, hub: &Hub) {
-    let Ok(engines) = ENGINES.try_lock() else { return };
+    let Ok(mut engines) = ENGINES.try_lock() else { return };
+    // Taken off the list: the worker may have children itself, and to them the numbers mean something else.
+    let engines = std::mem::take(&mut *engines);
     let keep = [own.descriptors(), hub.descriptors()].concat();
     for inner in engines.iter().filter_map(Weak::upgrade) {
         // The numbers are free for others from now on, so the values that would close them again must never be dropped.
