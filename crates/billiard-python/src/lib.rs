@@ -25,11 +25,11 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _billiard {
     #[pymodule_export]
+    use super::build_info;
+    #[pymodule_export]
     use crate::buffers::SharedView;
     #[pymodule_export]
     use crate::engine::Engine;
-    #[pymodule_export]
-    use super::build_info;
     #[pymodule_export]
     use crate::fork::fork;
     #[pymodule_export]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::super::Message;
 use super::super::job::{Job, Notify, Report, Shape, Verdict};
-use super::super::scheduler::{Action, EX_RECYCLE, Failure, Phase, Scheduler, TaskKey, WorkerId, WorkerState};
+use super::super::scheduler::{
+    Action, EX_RECYCLE, Failure, Phase, Scheduler, TaskKey, WorkerId, WorkerState,
+};
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
 use super::desks::{Body, Desk, Desks};
