@@ -108,7 +108,7 @@ class Pool(Submitting):
     #: The seat of the worker that is being started.
     _seat: _billiard.Seat | None = None
 
-    def __init__(  # noqa: PLR0915
+    def __init__(
         self,
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,

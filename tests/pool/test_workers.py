@@ -175,7 +175,7 @@ def test_exit_codes(make_pool, until, caplog):
     pool = make_pool(1, on_process_down=downs.append)
     pool.terminate_job(pool._pool[0].pid)
     until(lambda: len(downs) == 1)
-    os.kill(pool._pool[0].pid, signal.SIGTERM)
+    os.kill(pool.apply(pid), signal.SIGTERM)
     until(lambda: len(downs) == 2)
     assert pool.apply(double, (1,)) == 2
     pool.close()
