@@ -216,3 +216,34 @@ def test_identical_objects_stay_identical_inside_one_message(pool):
     loop.append(loop)
     back = pool.apply(identity, (loop,))
     assert back[0] is back
+
+
+def test_a_pool_that_is_not_running_refuses_before_it_looks_at_the_call(make_pool):
+    pool = make_pool(1)
+    pool.close()
+    for items in ([], [1], [lambda: 0], [bytes(1 << 20)]):
+        for call in (pool.map, pool.map_async, pool.imap, pool.imap_unordered, pool.starmap):
+            with pytest.raises(ValueError, match="pool is closed"):
+                call(double, items)
+        with pytest.raises(ValueError, match="pool is closed"):
+            pool.apply_async(double, tuple(items))
+
+
+def test_a_forked_copy_refuses_large_work_too(pool):
+    large = bytes(1 << 20)
+    assert len(pool.apply(identity, (large,))) == len(large)
+
+    def in_child():
+        refused = 0
+        for call in (pool.apply_async, pool.map, pool.imap):
+            try:
+                call(identity, (large,))
+            except RuntimeError as error:
+                refused += "forked child" in str(error)
+        os._exit(refused)
+
+    child = billiard.Process(target=in_child)
+    child.start()
+    child.join()
+    assert child.exitcode == 3
+    child.close()

@@ -156,6 +156,7 @@ impl Engine {
             && limits == Limits::NONE
             && lost_worker_timeout.is_none()
             && extras.correlation_id.is_none();
+        shared.engine.is_mine().map_err(IntoPyErr::into_py_err)?;
         let mut scratch = Vec::with_capacity(64);
         let body = self.packer(accepted).call(&function, &args, &kwargs, &mut scratch);
         let token = shared.reserve();
@@ -174,11 +175,11 @@ impl Engine {
         shared.keep(token, handle.clone_ref(py).into_any());
         let submitted = match body {
             Ok(body) => shared.engine.submit(&job, 0, body, limits).map_err(IntoPyErr::into_py_err),
-            Err(error) => {
+            Err(error) => shared.engine.is_open().map_err(IntoPyErr::into_py_err).and_then(|()| {
                 let told = crate::python::tasks(py, "unsendable")?;
                 let told = told.call1((error.value(py), handle.getattr(py, "_function")?, args, kwargs))?;
                 self.fail(py, &job, 0, &PyErr::from_value(told))
-            }
+            }),
         };
         if let Err(error) = submitted {
             drop(shared.release(token));
@@ -205,6 +206,7 @@ impl Engine {
     ) -> PyResult<Py<MapResult>> {
         let py = function.py();
         let shared = &self.shared;
+        shared.engine.is_open().map_err(IntoPyErr::into_py_err)?;
         let items = match items.cast_into::<PyList>() {
             Ok(list) => list,
             Err(other) => py.get_type::<PyList>().call1((other.into_inner(),))?.cast_into()?,

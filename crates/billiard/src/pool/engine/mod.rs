@@ -318,6 +318,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether work would be accepted now.
+    pub fn is_open(&self) -> Result<(), EngineError> {
+        self.accepting().map(drop)
+    }
+
+    /// Whether this is the process that made the pool. Ask before anything that may use the shared memory: in a forked
+    /// copy its lock may be held by a thread that does not exist.
+    pub fn is_mine(&self) -> Result<(), EngineError> {
+        if self.inner.identity.is_me() { Ok(()) } else { Err(EngineError::WrongProcess) }
+    }
+
     fn accepting(&self) -> Result<MutexGuard<'_, Core>, EngineError> {
         let core = self.inner.enter()?;
         match core.phase() {
