@@ -11,6 +11,7 @@ from ._hooks import Hooks, is_overridden
 
 #: The hooks that are called for jobs.
 JOB_HOOKS = ("on_job_ready", "on_job_process_down", "on_job_process_lost")
+_HEARS_OF_JOBS = {"on_timeout_set", "on_timeout_cancel", *JOB_HOOKS}
 
 
 def mapstar(args: tuple[Any, ...]) -> list[Any]:
@@ -47,6 +48,8 @@ class Submitting(Hooks):
     lost_worker_timeout: float
     on_timeout_set: Callable[[Any, Any, Any], object] | None
     on_timeout_cancel: Callable[[Any], object] | None
+    #: Whether somebody wants to hear of every job.
+    _hears_of_jobs: bool
 
     def apply(self, func: Callable[..., Any], args: Any = (), kwds: Any = {}) -> Any:  # noqa: B006
         """Call a function in a worker and wait for what it returns."""
@@ -112,7 +115,7 @@ class Submitting(Hooks):
                 callbacks_propagate,
                 correlation_id,
                 slot,
-                self._wants_everything(),
+                self._hears_of_jobs,
             )
         except ValueError:
             if slot:
@@ -120,9 +123,12 @@ class Submitting(Hooks):
             self._refuse_if_broken()
             raise
 
-    def _wants_everything(self) -> bool:
-        """Whether somebody wants to hear of every job."""
-        return bool(self.on_timeout_set or self.on_timeout_cancel) or is_overridden(self, *JOB_HOOKS)
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name in _HEARS_OF_JOBS:
+            # Known beforehand, since it is asked for each job.
+            hears = any(getattr(self, attr, None) for attr in ("on_timeout_set", "on_timeout_cancel"))
+            object.__setattr__(self, "_hears_of_jobs", hears or is_overridden(self, *JOB_HOOKS))
 
     def _refuse_if_broken(self) -> None:
         if self._engine.phase() == "broken":
@@ -202,7 +208,7 @@ class Submitting(Hooks):
                 self.soft_timeout,
                 self.timeout,
                 self.lost_worker_timeout,
-                self._wants_everything(),
+                self._hears_of_jobs,
             )
         except ValueError:
             self._refuse_if_broken()

@@ -7,6 +7,7 @@ import signal
 import pytest
 from poolwork import double, gate, identity, pid
 
+from billiard.compat import mem_rss
 from billiard.exceptions import RestartFreqExceeded, Terminated
 from billiard.pool import EX_OK, Pool, Worker
 from billiard.process import current_process
@@ -144,14 +145,16 @@ def test_a_chunk_is_one_task_of_a_share(make_pool):
 
 
 def test_a_worker_with_too_much_memory_leaves(make_pool):
-    pool = make_pool(1, max_memory_per_child=150_000)
+    # A forked worker begins with what this process has resident.
+    pool = make_pool(1, max_memory_per_child=mem_rss() + 100_000)
     first = pool.apply(pid)
     assert pool.apply(grow_by, (200,)) == first
     assert pool.apply(pid) != first
 
 
 def test_memory_that_was_given_back_is_forgotten(make_pool):
-    pool = make_pool(1, max_memory_per_child=150_000)
+    # A forked worker begins with what this process has resident.
+    pool = make_pool(1, max_memory_per_child=mem_rss() + 100_000)
     first = pool.apply(pid)
     assert pool.apply(spike, (200,)) == first
     assert pool.apply(pid) == first
