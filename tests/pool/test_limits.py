@@ -140,7 +140,7 @@ def test_a_worker_that_ignores_the_request_is_killed(make_pool, tmp_path, until)
 
 
 def test_the_error_says_where_the_task_was(pool):
-    # The worker is asked just before the limit; on a machine that is too busy it does not get to answer in time.
+    # Asked just before the limit, a worker may not get to answer in time on a machine that is too busy.
     for _ in range(30):
         with pytest.raises(TimeLimitExceeded) as caught:
             pool.apply_async(deep_one, timeout=3 * SHORT).get()
