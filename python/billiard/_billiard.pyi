@@ -251,6 +251,10 @@ class Engine:
         """
         Send `n` idle workers home, all or none; answers their process ids.
         """
+    def start_error(self, /) -> str | None:
+        """
+        What the last worker has said that could not start, or did not end as it should.
+        """
     def started(self, /, seat: Seat, child: Child, name: str) -> None:
         """
         The worker's process runs.
@@ -270,10 +274,6 @@ class Engine:
     def sweep(self, /) -> None:
         """
         Let go of the handles of jobs that have ended.
-        """
-    def start_error(self, /) -> str | None:
-        """
-        What the last worker has said that could not start, or did not end as it should.
         """
     def target(self, /) -> int:
         """
@@ -363,6 +363,10 @@ class Runtime:
     def completed(self, /) -> int:
         """
         Tasks that were finished.
+        """
+    def note_end(self, /) -> None:
+        """
+        Note that a signal has just told the worker to end.
         """
     def serve(self, /, max_tasks: SupportsIndex | None = None, memory_limit: SupportsIndex | None = None, prepare: Any | None = None) -> bool:
         """

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .common import human_status, terminate_handler_fired
+from .common import clear_terminate_handler_fired, human_status
 from .einfo import ExceptionInfo, ExceptionWithTraceback, RemoteTraceback
 from .exceptions import (
     RestartFreqExceeded,
@@ -308,9 +308,9 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 # --- in the worker ---
 
 
-def was_told_to_end() -> bool:
-    """Whether the error that a task ended with is the worker's own end."""
-    return terminate_handler_fired()
+def forget_the_end() -> None:
+    """A task has caught the exit that a terminate signal has raised in it: the worker goes on."""
+    clear_terminate_handler_fired()
 
 
 def memory_limit_passed(used: int, limit: int) -> None:

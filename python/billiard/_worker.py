@@ -11,7 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import _tasks
-from .common import clear_terminate_handler_fired, reset_signals, terminate_handler_fired
+from .common import (
+    _shutdown_cleanup,
+    clear_terminate_handler_fired,
+    reset_signals,
+    terminate_handler_fired,
+)
 from .exceptions import SoftTimeLimitExceeded
 
 if TYPE_CHECKING:
@@ -152,11 +157,16 @@ class Worker:
             self.initializer(*self.initargs)
         # The crash handler comes after those of the signals and calls them: an abort is told too.
         faulthandler.disable()
-        reset_signals(full=self.sigprotection)
+        reset_signals(self._on_terminate, full=self.sigprotection)
         if self._seat is not None:
             faulthandler.enable(file=self._seat.notebook, all_threads=True)
         signal.signal(SIG_SOFT_TIMEOUT, self._on_soft_timeout)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _on_terminate(self, signum: int, frame: FrameType | None) -> None:
+        if self._runtime is not None:
+            self._runtime.note_end()
+        _shutdown_cleanup(signum, frame)
 
     def _on_soft_timeout(self, signum: int, frame: FrameType | None) -> None:
         # A limit that passed just as its task ended must not hit the next one.

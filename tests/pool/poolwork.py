@@ -76,3 +76,24 @@ def spin(seconds=60.0):
 def sleep(seconds=60.0):
     time.sleep(seconds)
     return "slept"
+
+
+def swallow_exit(path):
+    """Catch the exit that a terminate signal raises."""
+    began(path).write_text(str(os.getpid()))
+    try:
+        time.sleep(60)
+    except SystemExit:
+        return "stayed"
+    return "was not told"
+
+
+def clean_up_slowly(path):
+    """Finish the cleanup although it is told to end once more meanwhile."""
+    began(path).write_text(str(os.getpid()))
+    try:
+        time.sleep(60)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        Path(path).write_text("clean")

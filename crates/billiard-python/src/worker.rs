@@ -18,6 +18,9 @@ use crate::python;
 use crate::shared::encode_error;
 use crate::wait::{Blocking, Wait};
 
+/// No task has this key.
+const BETWEEN_TASKS: u64 = u64::MAX;
+
 /// A chunk's values in short form.
 pub(crate) const SHORT_LIST: u8 = b'L';
 
@@ -64,6 +67,7 @@ impl Seat {
             current: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             aim_seen: AtomicU64::new(0),
+            told_to_end: AtomicU64::new(0),
             functions: Mutex::default(),
             encoder: Encoder::default(),
         })
@@ -92,6 +96,8 @@ pub(crate) struct Runtime {
     completed: AtomicU64,
     /// The last task that a soft limit was meant for.
     aim_seen: AtomicU64,
+    /// The task during which the worker was told to end, or [`BETWEEN_TASKS`].
+    told_to_end: AtomicU64,
     functions: Mutex<Vec<Option<Definition>>>,
     encoder: Encoder,
 }
@@ -141,6 +147,14 @@ impl Runtime {
         let (current, aimed) = (self.current.load(Ordering::SeqCst), self.seat.aimed());
         let by_hand = self.aim_seen.swap(aimed, Ordering::SeqCst) == aimed;
         current != 0 && (by_hand || aimed == current)
+    }
+
+    /// Note that a signal has just told the worker to end.
+    fn note_end(&self) {
+        let current = self.current.load(Ordering::SeqCst);
+        let when = if current == 0 { BETWEEN_TASKS } else { current };
+        // The first one counts: a second signal finds the first one's cleanup at work.
+        let _ = self.told_to_end.compare_exchange(0, when, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Make calls until there is a reason to leave.
@@ -245,11 +259,17 @@ impl Runtime {
         out.clear();
         let sent = called.and_then(|done| self.send(py, runtime, key, last, done, out));
         if let Err(error) = sent {
-            if python::tasks(py, "was_told_to_end")?.call0()?.is_truthy()? {
+            let told = self.told_to_end.load(Ordering::SeqCst);
+            if told == key.to_bits() || told == BETWEEN_TASKS {
                 return Err(error);
             }
             let bytes = encode_error(py, &error, true)?;
             publish(py, runtime, key, true, last, &bytes)?;
+        }
+        if self.told_to_end.load(Ordering::SeqCst) == key.to_bits() {
+            // The task has caught it, and lives with that; the next one is not to blame.
+            self.told_to_end.store(0, Ordering::SeqCst);
+            python::tasks(py, "forget_the_end")?.call0()?;
         }
         self.completed.fetch_add(1, Ordering::Relaxed);
         Ok(last)
