@@ -14,6 +14,7 @@ mod waiting;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ use reactor::{Core, Tag};
 /// While results come thick and fast, they are looked at this often and no worker rings a bell.
 const POLL: Duration = Duration::from_micros(500);
 
+/// How long the successor of a worker that is being ended is not started. Starting a process holds the interpreter, and so the
+/// thread that waits to hear why its job has ended.
+const COURTESY: Duration = Duration::from_millis(2);
+
 fn os(doing: &'static str) -> impl FnOnce(io::Error) -> EngineError {
     move |source| EngineError::Os { doing, source }
 }
@@ -48,6 +53,16 @@ pub struct Room(Extent);
 struct Service {
     queue: Mutex<VecDeque<Event>>,
     filled: Condvar,
+    /// No process is started before this, in nanoseconds of the clock: see [`COURTESY`].
+    start_after: AtomicU64,
+}
+
+impl Service {
+    /// What is left until a process may be started.
+    fn courtesy(&self) -> Duration {
+        // Relaxed: a moment that is seen late is a courtesy that is not paid.
+        Moment(self.start_after.load(Ordering::Relaxed)).since(now())
+    }
 }
 
 #[derive(Debug)]
@@ -305,6 +320,15 @@ impl Engine {
         let service = &self.inner.service;
         let mut queue = service.queue.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            let courtesy = match queue.front() {
+                Some(Event::Start(_)) => service.courtesy(),
+                _ => Duration::ZERO,
+            };
+            if !courtesy.is_zero() {
+                queue =
+                    service.filled.wait_timeout(queue, courtesy).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
             if let Some(event) = queue.pop_front() {
                 return Some(event);
             }
@@ -487,6 +511,8 @@ impl Inner {
         if !core.events.is_empty() {
             let mut queue = self.service.queue.lock().unwrap_or_else(PoisonError::into_inner);
             queue.append(&mut core.events);
+            // Relaxed: read under the same lock.
+            self.service.start_after.store(core.start_after.0, Ordering::Relaxed);
             drop(queue);
             self.service.filled.notify_one();
         }

@@ -13,7 +13,7 @@ use super::super::scheduler::{
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
 use super::desks::{Body, Desk, Desks};
-use super::{Event, Signals};
+use super::{COURTESY, Event, Signals};
 use crate::sys::{EventFd, ExitStatus, Moment, memory, now};
 
 /// Whose task it is, and which part of it.
@@ -53,6 +53,8 @@ pub(super) struct Core {
     /// Completed when the pool is over.
     pub(super) over: Arc<Job>,
     pub(super) hub: Arc<Hub>,
+    /// No process is started before this.
+    pub(super) start_after: Moment,
     /// How many processes the kernel had killed for memory when we last looked.
     memory_kills: Option<u64>,
     /// Whether that is why the worker died that is being looked after.
@@ -85,6 +87,7 @@ impl Core {
             timer: None,
             over,
             hub,
+            start_after: Moment(0),
             memory_kills: memory::oom_kills(),
             out_of_memory: None,
             start_error: None,
@@ -252,7 +255,10 @@ impl Core {
                     self.signal(worker, self.signals.soft);
                 }
             }
-            Action::Terminate(id) => self.signal_group(id, self.signals.terminate),
+            Action::Terminate(id) => {
+                self.start_after = now().after(COURTESY);
+                self.signal_group(id, self.signals.terminate);
+            }
             Action::Kill(id) => self.signal_group(id, libc::SIGKILL),
             Action::Retire(id) => {
                 if let Some(desk) = self.desks.get(id) {
