@@ -64,7 +64,7 @@ pub(crate) struct ApplyResult {
     pool: Py<PyAny>,
     function: Py<PyAny>,
     extras: Option<Box<Extras>>,
-    late: Mutex<Late>,
+    late: Mutex<Option<Box<Late>>>,
     /// Python 3.11 and 3.12 make the instance's `__dict__` before its contents are written, and a collection that starts
     /// right there visits an object of zeros: this says that it is one.
     whole: bool,
@@ -73,7 +73,7 @@ pub(crate) struct ApplyResult {
 /// What comes to be known later. Boxed, since a million jobs may be waiting.
 #[derive(Debug, Default)]
 struct Late {
-    ended: Option<Box<Ended>>,
+    ended: Option<Ended>,
     /// The signal that the job was asked to end by.
     signal: Option<Py<PyAny>>,
 }
@@ -86,11 +86,10 @@ impl ApplyResult {
         function: Py<PyAny>,
         extras: Option<Box<Extras>>,
     ) -> Self {
-        let late = Mutex::new(Late { ended: None, signal: None });
-        Self { shared, job, pool, function, extras, late, whole: true }
+        Self { shared, job, pool, function, extras, late: Mutex::new(None), whole: true }
     }
 
-    fn late(&self) -> MutexGuard<'_, Late> {
+    fn late(&self) -> MutexGuard<'_, Option<Box<Late>>> {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,7 +98,7 @@ impl ApplyResult {
     }
 
     fn known(&self, py: Python<'_>) -> Option<(bool, Py<PyAny>)> {
-        self.late().ended.as_ref().map(|e| (e.success, e.value.clone_ref(py)))
+        self.late().as_ref()?.ended.as_ref().map(|e| (e.success, e.value.clone_ref(py)))
     }
 
     /// Success and value of a job that has ended. It is decoded once, by the first thread that asks.
@@ -119,7 +118,7 @@ impl ApplyResult {
             }
         };
         let mut late = self.late();
-        let ended = late.ended.get_or_insert_with(|| Box::new(decoded));
+        let ended = late.get_or_insert_default().ended.get_or_insert(decoded);
         Ok((ended.success, ended.value.clone_ref(py)))
     }
 
@@ -246,7 +245,7 @@ impl ApplyResult {
 
     /// Record that the job was asked to end by this signal. `Pool.terminate_job` is what ends it.
     fn terminate(&self, signum: Py<PyAny>) {
-        self.late().signal = Some(signum);
+        self.late().get_or_insert_default().signal = Some(signum);
     }
 
     /// Tell the timeout callback, if there is one.
@@ -282,7 +281,9 @@ impl ApplyResult {
                 visit.call(held)?;
             }
         }
-        if let Ok(late) = self.late.try_lock() {
+        if let Ok(late) = self.late.try_lock()
+            && let Some(late) = late.as_ref()
+        {
             visit.call(late.ended.as_ref().map(|ended| &ended.value))?;
             visit.call(&late.signal)?;
         }
@@ -380,7 +381,7 @@ impl ApplyResult {
 
     #[getter(_terminated)]
     fn terminated(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.late().signal.as_ref().map(|s| s.clone_ref(py))
+        self.late().as_ref()?.signal.as_ref().map(|s| s.clone_ref(py))
     }
 
     #[getter(_cancelled)]
@@ -406,7 +407,7 @@ impl ApplyResult {
             return Ok(None);
         }
         self.settled(py)?;
-        Ok(self.late().ended.as_ref().and_then(|e| e.limit))
+        Ok(self.late().as_ref().and_then(|late| late.ended.as_ref()?.limit))
     }
 
     #[classattr]

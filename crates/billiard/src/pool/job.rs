@@ -78,11 +78,19 @@ enum Results {
     Single(Option<Verdict>),
     Batch(Vec<Option<Verdict>>),
     /// The verdicts from part number `first` on.
-    Ordered {
-        first: u32,
-        waiting: VecDeque<Option<Verdict>>,
-    },
-    Arrival(VecDeque<(u32, Verdict)>),
+    Ordered(Box<Ordered>),
+    Arrival(Box<Arrival>),
+}
+
+#[derive(Debug, Default)]
+struct Ordered {
+    first: u32,
+    waiting: VecDeque<Option<Verdict>>,
+}
+
+#[derive(Debug, Default)]
+struct Arrival {
+    queue: VecDeque<(u32, Verdict)>,
 }
 
 /// A job. Shared by the engine and by whoever waits for it.
@@ -114,8 +122,8 @@ impl Job {
                 slots.resize_with(n as usize, || None);
                 (Results::Batch(slots), n, true)
             }
-            Shape::Ordered => (Results::Ordered { first: 0, waiting: VecDeque::new() }, 0, false),
-            Shape::Arrival => (Results::Arrival(VecDeque::new()), 0, false),
+            Shape::Ordered => (Results::Ordered(Box::default()), 0, false),
+            Shape::Arrival => (Results::Arrival(Box::default()), 0, false),
         };
         Self {
             id,
@@ -195,7 +203,8 @@ impl Job {
                     self.failed.store(true, Ordering::Release);
                 }
             }
-            Results::Ordered { first, waiting } => {
+            Results::Ordered(stream) => {
+                let Ordered { first, waiting } = &mut **stream;
                 if let Some(index) = part.checked_sub(*first) {
                     let index = index as usize;
                     if waiting.len() <= index {
@@ -204,7 +213,7 @@ impl Job {
                     waiting[index] = Some(verdict);
                 }
             }
-            Results::Arrival(queue) => queue.push_back((part, verdict)),
+            Results::Arrival(stream) => stream.queue.push_back((part, verdict)),
         }
         let over = (state.missing == 0 && state.fed) || self.has_failed();
         if over {
@@ -219,14 +228,15 @@ impl Job {
         match &mut state.results {
             Results::Single(slot) => slot.take().map(|v| (0, v)),
             Results::Batch(_) => None,
-            Results::Ordered { first, waiting } => {
+            Results::Ordered(stream) => {
+                let Ordered { first, waiting } = &mut **stream;
                 let verdict = waiting.front_mut()?.take()?;
                 waiting.pop_front();
                 let part = *first;
                 *first += 1;
                 Some((part, verdict))
             }
-            Results::Arrival(queue) => queue.pop_front(),
+            Results::Arrival(stream) => stream.queue.pop_front(),
         }
     }
 
@@ -241,8 +251,8 @@ impl Job {
     pub fn has_waiting(&self) -> bool {
         match &self.lock().results {
             Results::Single(slot) => slot.is_some(),
-            Results::Ordered { waiting, .. } => waiting.front().is_some_and(Option::is_some),
-            Results::Arrival(queue) => !queue.is_empty(),
+            Results::Ordered(stream) => stream.waiting.front().is_some_and(Option::is_some),
+            Results::Arrival(stream) => !stream.queue.is_empty(),
             Results::Batch(_) => false,
         }
     }

@@ -73,7 +73,7 @@ impl<T: Clone, B> Scheduler<T, B> {
     ) -> bool {
         let Some(task) = self.tasks.get_mut(key) else { return true };
         let Some(body) = task.body.take() else { return true };
-        let first_limit = task.limits.as_ref().and_then(|l| l.first());
+        let first_limit = task.limits().first();
         task.place = Place::At(id);
         if let Err(body) = channels.hand(id, key, body) {
             task.body = Some(body);

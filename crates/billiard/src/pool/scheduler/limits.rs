@@ -39,10 +39,12 @@ impl<T: Clone, B> Scheduler<T, B> {
             && task.place == Place::At(id)
         {
             let limits = task.limits();
-            if let Some(limit) = limits.soft.filter(|_| !task.interrupted) {
+            if let Some(limit) = limits.soft
+                && let Some(watch) = task.watch.as_deref_mut().filter(|watch| !watch.interrupted)
+            {
                 let due = since.after(limit);
                 if due <= now {
-                    task.interrupted = true;
+                    watch.interrupted = true;
                     let tag = task.tag.clone();
                     self.actions.push(Action::Interrupt { tag, worker: id, task: key, limit });
                 } else {

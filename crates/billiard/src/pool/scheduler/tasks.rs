@@ -66,14 +66,21 @@ pub(super) struct Task<T, B> {
     /// Present while the task is queued; in the ring otherwise.
     pub(super) body: Option<B>,
     /// Boxed, since most tasks have none and a million of them may be pending.
-    pub(super) limits: Option<Box<Limits>>,
+    pub(super) watch: Option<Box<Watch>>,
     pub(super) place: Place,
+}
+
+/// What is watched about a task with limits.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) limits: Limits,
+    /// Its soft limit has fired.
     pub(super) interrupted: bool,
 }
 
 impl<T, B> Task<T, B> {
     pub(super) fn limits(&self) -> Limits {
-        self.limits.as_deref().copied().unwrap_or(Limits::NONE)
+        self.watch.as_deref().map_or(Limits::NONE, |watch| watch.limits)
     }
 }
 
@@ -111,8 +118,8 @@ impl<T, B> Tasks<T, B> {
     }
 
     pub(super) fn insert(&mut self, tag: T, body: B, limits: Limits) -> TaskKey {
-        let limits = (limits != Limits::NONE).then(|| Box::new(limits));
-        let task = Task { tag, body: Some(body), limits, place: Place::Queued, interrupted: false };
+        let watch = (limits != Limits::NONE).then(|| Box::new(Watch { limits, interrupted: false }));
+        let task = Task { tag, body: Some(body), watch, place: Place::Queued };
         self.len += 1;
         if let Some(row) = self.free
             && let Row::Free { generation, next } = self.rows[row as usize]

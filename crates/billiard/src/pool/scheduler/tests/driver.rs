@@ -343,7 +343,7 @@ impl Driver {
             if let Some(task) = self.pool.tasks.get(key) {
                 assert!(!over(fate.limits.hard), "task {tag} at {id:?} is over its hard limit");
                 assert!(
-                    task.interrupted || !over(fate.limits.soft),
+                    task.watch.as_ref().is_some_and(|watch| watch.interrupted) || !over(fate.limits.soft),
                     "task {tag} at {id:?} is over its soft limit"
                 );
             }
