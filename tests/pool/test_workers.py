@@ -189,7 +189,7 @@ def test_exit_codes(make_pool, until, caplog):
 def test_signals_of_a_worker(pool):
     assert pool.apply(handlers) == {
         "SIGINT": str(signal.SIG_IGN),
-        "SIGTERM": "_shutdown_cleanup",
+        "SIGTERM": "_on_terminate",
         "SIGUSR1": "_on_soft_timeout",
     }
 
