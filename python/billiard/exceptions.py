@@ -36,14 +36,8 @@ class _Detailed(Exception):
                 setattr(self, name, value)
 
 
-class TimeLimitExceeded(_Detailed):
-    """The hard time limit of a job has passed, and its worker was killed.
-
-    Attributes:
-        pid: Process id of the worker, if known.
-        job: Number of the job, if known.
-        last_stack: Text of the worker's stack when the limit passed, if it could be taken.
-    """
+class _JobEnded(_Detailed):
+    """Why a job has ended without its doing, and what is known about its worker."""
 
     pid: int | None = None
     job: int | None = None
@@ -58,6 +52,16 @@ class TimeLimitExceeded(_Detailed):
     ) -> None:
         super().__init__(*args)
         self._tell(pid=pid, job=job, last_stack=last_stack)
+
+
+class TimeLimitExceeded(_JobEnded):
+    """The hard time limit of a job has passed, and its worker was killed.
+
+    Attributes:
+        pid: Process id of the worker, if known.
+        job: Number of the job, if known.
+        last_stack: Text of the worker's stack when the limit passed, if it could be taken.
+    """
 
     def __str__(self) -> str:
         return f"TimeLimitExceeded{self.args!r}"
@@ -146,7 +150,7 @@ class WorkerLostError(_Detailed):
         return self.job
 
 
-class Terminated(_Detailed):
+class Terminated(_JobEnded):
     """The worker was terminated on request while it ran the job, or the pool was, before the job could run.
 
     Attributes:
@@ -154,20 +158,6 @@ class Terminated(_Detailed):
         job: Number of the job, if known.
         last_stack: Text of the worker's stack at its end, if it could be taken.
     """
-
-    pid: int | None = None
-    job: int | None = None
-    last_stack: str | None = None
-
-    def __init__(
-        self,
-        *args: object,
-        pid: int | None = None,
-        job: int | None = None,
-        last_stack: str | None = None,
-    ) -> None:
-        super().__init__(*args)
-        self._tell(pid=pid, job=job, last_stack=last_stack)
 
 
 class RestartFreqExceeded(Exception):
