@@ -51,8 +51,10 @@ def test_a_second_signal_lets_the_cleanup_finish(
     assert exits.read_text().split() == [str(signal.SIGTERM - 256)]
 
 
-def test_an_idle_worker_that_is_told_to_end_is_replaced(pool: Pool) -> None:
+def test_an_idle_worker_that_is_told_to_end_is_replaced(pool: Pool, until: Callable[..., None]) -> None:
     pid = pool.apply(poolwork.pid)
     os.kill(pid, signal.SIGTERM)
+    # A task that it claims while the signal is on its way would be lost with it.
+    until(lambda: pid not in [worker.pid for worker in pool._pool])
     assert {pool.apply(poolwork.pid) for _ in range(50)} - {pid}
     assert pool.map(poolwork.double, range(20), chunksize=1) == [2 * i for i in range(20)]
