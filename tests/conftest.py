@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -76,11 +76,11 @@ def leak_census() -> Iterator[None]:
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def _program(interpreter: str) -> Program:
+def _program(interpreter: str, environment: Mapping[str, str] = os.environ) -> Program:
     def run(source: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [interpreter, "-c", textwrap.dedent(source), *args],
-            env={**os.environ, **env},
+            env={**environment, **env},
             capture_output=True,
             text=True,
             timeout=PROGRAM_TIMEOUT,
@@ -102,4 +102,5 @@ def original() -> Program:
     interpreter = Path(__file__).parent.parent / ".oracle" / "bin" / "python"
     if not interpreter.exists():
         pytest.skip("the original package is not installed: make oracle")
-    return _program(str(interpreter))
+    # A path that leads these tests to our package would lead the original's interpreter there too.
+    return _program(str(interpreter), {k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
