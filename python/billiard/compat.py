@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import zip_longest
-from os import fsdecode, fsencode
+from os import closerange, fsdecode, fsencode
 from typing import Any, TypeVar
 
 try:
@@ -21,6 +21,7 @@ except ImportError:  # not on Windows
 __all__ = [
     "FILENO_ERRORS",
     "close_open_fds",
+    "closerange",
     "fsdecode",
     "fsencode",
     "get_errno",

@@ -137,7 +137,7 @@ class _Code:
     co_code = b""
     co_lnotab = b""
 
-    def __init__(self, code: Any, lasti: int | None = None) -> None:
+    def __init__(self, code: Any, *, lasti: int | None = None) -> None:
         self.co_filename = code.co_filename
         self.co_name = code.co_name
         self.co_argcount = code.co_argcount
@@ -188,7 +188,7 @@ class _Frame:
     f_exc_value = None
     f_restricted = False
 
-    def __init__(self, frame: Any, lasti: int | None = None) -> None:
+    def __init__(self, frame: Any, *, lasti: int | None = None) -> None:
         self.f_builtins: dict[str, Any] = {}
         self.f_globals = {
             "__file__": frame.f_globals.get("__file__", "__main__"),
@@ -199,7 +199,7 @@ class _Frame:
         self.f_locals: dict[str, Any] = {}
         if "__traceback_hide__" in frame.f_locals:
             self.f_locals["__traceback_hide__"] = frame.f_locals["__traceback_hide__"]
-        self.f_code = self.Code(frame.f_code, lasti)
+        self.f_code = self.Code(frame.f_code, lasti=lasti)
         self.f_lineno = frame.f_lineno
         self.f_lasti = frame.f_lasti
 
@@ -277,7 +277,7 @@ class Traceback:
             link, tb, depth = following, tb.tb_next, depth + 1
 
     def _copy(self, tb: Any) -> None:
-        self.tb_frame = self.Frame(tb.tb_frame, tb.tb_lasti)
+        self.tb_frame = self.Frame(tb.tb_frame, lasti=tb.tb_lasti)
         self.tb_lineno = tb.tb_lineno
         self.tb_lasti = tb.tb_lasti
         self.tb_next = None
