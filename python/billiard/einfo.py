@@ -47,6 +47,8 @@ class ExceptionWithTraceback(Exception):
     """
 
     def __init__(self, exc: BaseException, tb: types.TracebackType | None) -> None:
+        # Without arguments: they would keep the frames alive after the exception itself has let go of them.
+        super().__init__()
         text = "".join(traceback.format_exception(type(exc), exc, tb))
         self.exc = exc
         self.tb = f'\n"""\n{text}"""'
@@ -316,8 +318,7 @@ class ExceptionInfo:
     Attributes:
         type: The exception's class.
         exception: The exception in its wrapping; after a journey the exception itself, whose ``__cause__``
-        holds the text
-            of the traceback.
+            holds the text of the traceback.
         tb: A `Traceback`; ``None`` for an exception that was never raised.
         traceback: The traceback as text, causes included.
         internal: See the argument.

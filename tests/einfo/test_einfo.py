@@ -9,6 +9,7 @@ import pickle
 import sys
 import traceback
 import types
+import weakref
 
 import pytest
 
@@ -120,6 +121,26 @@ def test_the_wrapper_is_an_exception_whose_text_is_the_traceback():
     assert wrapper.tb == str(wrapper)
     assert wrapper.tb.startswith('\n"""\nTraceback')
     assert wrapper.tb.endswith('missing\'\n"""')
+    assert wrapper.args == ()
+
+
+def test_the_wrapper_does_not_keep_frames_that_the_exception_has_let_go():
+    class Local:
+        pass
+
+    def fail():
+        local = Local()
+        seen.append(weakref.ref(local))
+        raise KeyError
+
+    seen = []
+    try:
+        fail()
+    except KeyError as error:
+        wrapper = ExceptionWithTraceback(error, error.__traceback__)
+    assert seen[0]() is not None
+    wrapper.exc.__traceback__ = None
+    assert seen[0]() is None
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])
