@@ -149,7 +149,8 @@ class restart_state:
 
     Attributes:
         R: Restarts so far in this window. May be assigned: a worker that accepts a job proves that starting
-        works. T: When the window began, on the monotonic clock; ``None`` before the first restart.
+            works.
+        T: When the window began, on the monotonic clock; ``None`` before the first restart.
     """
 
     RestartFreqExceeded = RestartFreqExceeded

@@ -40,6 +40,7 @@ def test_statuses_in_words(status, text):
 
 def test_signal_names_and_numbers():
     assert common.SIGMAP[1] == "SIGHUP"
+    assert common.SIGMAP[6] == "SIGABRT"
     assert common.SIGMAP[signal.SIGCHLD] == "SIGCHLD"
     assert 0 not in common.SIGMAP
     assert common.signum("SIGTERM") == 15

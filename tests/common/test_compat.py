@@ -152,6 +152,12 @@ def test_without_proc_the_largest_size_is_told(monkeypatch):
         compat.mem_rss()
 
 
+@pytest.mark.parametrize(("platform", "kib"), [("linux", 2048), ("darwin", 2.0)])
+def test_the_largest_size_is_told_in_kib_where_the_kernel_counts_bytes_too(monkeypatch, platform, kib):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert compat.maxrss_to_kb(2048) == kib
+
+
 def test_what_the_system_tells_about_memory():
     assert _billiard.mem_available() > 0
     for number in (_billiard.mem_limit(), _billiard.oom_kills()):
