@@ -1,34 +1,37 @@
 """Logging, finalizers, fork hooks, and the signal a process gets when its parent dies.
 
 Finalizers and fork hooks are the standard library's own registries, not copies: programs mix both packages,
-and their finalizers have to run in one order.
+and their finalizers have to run in one order. They are fetched when they are first asked for, and `logging`
+is imported when somebody wants to log: every child that is started afresh imports this module.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing.util import (  # type: ignore[attr-defined]  # noqa: F401
-    Finalize,
-    ForkAwareLocal,
-    ForkAwareThreadLock,
-    _afterfork_counter,
-    _afterfork_registry,
-    _exit_function,
-    _finalizer_counter,
-    _finalizer_registry,
-    _run_after_forkers,
-    _run_finalizers,
-    get_temp_dir,
-    is_exiting,
-    register_after_fork,
-)
-from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # noqa: F401
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import logging
+    from multiprocessing.util import (  # type: ignore[attr-defined]  # noqa: F401
+        Finalize,
+        ForkAwareLocal,
+        ForkAwareThreadLock,
+        _afterfork_counter,
+        _afterfork_registry,
+        _exit_function,
+        _finalizer_counter,
+        _finalizer_registry,
+        _run_after_forkers,
+        _run_finalizers,
+        get_temp_dir,
+        is_exiting,
+        register_after_fork,
+    )
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # noqa: F401
 
 __all__ = [
     "SUBDEBUG",
@@ -61,11 +64,41 @@ DEFAULT_LOGGING_FORMAT = "[%(levelname)s/%(processName)s] %(message)s"
 PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
 
+_SHARED = {
+    "Finalize",
+    "ForkAwareLocal",
+    "ForkAwareThreadLock",
+    "_afterfork_counter",
+    "_afterfork_registry",
+    "_exit_function",
+    "_finalizer_counter",
+    "_finalizer_registry",
+    "_run_after_forkers",
+    "_run_finalizers",
+    "get_temp_dir",
+    "is_exiting",
+    "register_after_fork",
+}
+
 #: The logger once somebody has asked for it. ``None`` keeps the package silent; assigning it is allowed.
 _logger: logging.Logger | None = None
 _log_to_stderr = False
+#: The handler that `log_to_stderr` added.
+_stderr_handler: logging.StreamHandler[Any] | None = None
 
 _T = TypeVar("_T")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _SHARED:
+            import multiprocessing.util as home
+        elif name == "_args_from_interpreter_flags":
+            import subprocess as home
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(home, name)
+        return value
 
 
 def _log(level: int, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
@@ -105,6 +138,9 @@ def get_logger() -> logging.Logger:
     """
     global _logger
     if not _logger:
+        import logging
+        from multiprocessing.util import _exit_function  # type: ignore[attr-defined]
+
         logger = logging.getLogger(LOGGER_NAME)
         logger.propagate = False
         logging.addLevelName(SUBDEBUG, "SUBDEBUG")
@@ -127,24 +163,20 @@ def log_to_stderr(level: int | str | None = None) -> logging.Logger:
     Returns:
         The package's logger.
     """
-    global _log_to_stderr
+    global _log_to_stderr, _stderr_handler
     logger = get_logger()
-    for handler in logger.handlers:
-        if isinstance(handler, _StderrHandler):
-            handler.setStream(sys.stderr)
-            break
+    if _stderr_handler is not None and _stderr_handler in logger.handlers:
+        _stderr_handler.setStream(sys.stderr)
     else:
-        added = _StderrHandler()
-        added.setFormatter(logging.Formatter(DEFAULT_LOGGING_FORMAT))
-        logger.addHandler(added)
+        import logging
+
+        _stderr_handler = logging.StreamHandler()
+        _stderr_handler.setFormatter(logging.Formatter(DEFAULT_LOGGING_FORMAT))
+        logger.addHandler(_stderr_handler)
     if level:
         logger.setLevel(level)
     _log_to_stderr = True
     return logger
-
-
-class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """The handler that `log_to_stderr` adds, known from others by its class."""
 
 
 def _eintr_retry(func: Callable[..., _T]) -> Callable[..., _T]:

@@ -34,6 +34,32 @@ SHARED = """
 """
 
 
+def test_what_is_not_needed_is_not_imported(program):
+    """Every child that is started afresh pays for what this module imports."""
+    done = program(
+        """
+        import billiard, sys
+        late = ("logging", "subprocess", "multiprocessing.util")
+        for name in late:
+            sys.modules.pop(name, None)
+        from billiard import util
+        util.info("unheard")
+        print([name for name in late if name in sys.modules])
+        util._args_from_interpreter_flags()
+        print("subprocess" in sys.modules)
+        print(util.Finalize is sys.modules["multiprocessing.util"].Finalize)
+        util.get_logger()
+        print("logging" in sys.modules)
+        """
+    )
+    assert (done.stdout, done.stderr) == ("[]\nTrue\nTrue\nTrue\n", "")
+
+
+def test_a_name_that_nobody_has_is_missing():
+    with pytest.raises(AttributeError, match=r"'billiard\.util' has no attribute 'close_all'"):
+        util.close_all  # noqa: B018
+
+
 @pytest.mark.parametrize("name", SHARED.split())
 def test_registries_are_the_standard_librarys(name):
     assert getattr(util, name) is getattr(multiprocessing.util, name)
@@ -69,7 +95,9 @@ def test_every_level_reaches_the_logger_with_the_callers_place(quiet):
 
 
 def test_logging_to_stderr_twice_prints_once(quiet, capsys):
+    assert not util._log_to_stderr
     assert billiard.log_to_stderr("INFO") is quiet
+    assert util._log_to_stderr
     assert billiard.log_to_stderr(logging.WARNING) is quiet
     assert quiet.level == logging.WARNING
     billiard.log_to_stderr()
@@ -94,6 +122,66 @@ def test_a_users_own_handler_does_not_count_as_ours(quiet, capsys):
     assert capsys.readouterr().err == "[INFO/MainProcess] heard\n"
 
 
+def test_a_forgotten_logger_is_silent_until_asked_for_again(quiet, monkeypatch, capsys):
+    billiard.log_to_stderr("INFO")
+    monkeypatch.setattr(util, "_logger", None)
+    util.info("unheard")
+    assert billiard.get_logger() is quiet
+    util.info("heard")
+    assert capsys.readouterr().err == "[INFO/MainProcess] heard\n"
+
+
+def test_without_a_handler_warnings_and_errors_are_printed(program):
+    done = program(
+        """
+        import billiard
+        from billiard import util
+        util.error("unheard")
+        billiard.get_logger()
+        for log in (util.info, util.sub_warning, util.warning, util.error):
+            log(log.__name__)
+        """
+    )
+    assert (done.stdout, done.stderr) == ("", "warning\nerror\n")
+
+
+def test_finalizers_at_exit_can_still_log(program, tmp_path):
+    """A file that is written anew is not opened again once `logging` has shut down."""
+    done = program(
+        """
+        import multiprocessing.util  # before `logging`, whose shutdown would then come first
+        import sys
+        from billiard import util
+        util.Finalize(None, util.info, ("the last word",), exitpriority=0)
+        import logging
+        logger = util.get_logger()
+        logger.setLevel("INFO")
+        logger.addHandler(logging.FileHandler(sys.argv[1], mode="w"))
+        """,
+        str(tmp_path / "log"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "log").read_text() == "the last word\n"
+
+
+def test_a_child_says_when_it_begins_and_how_it_ends(program):
+    done = program(
+        """
+        import billiard, sys
+        billiard.log_to_stderr("INFO")
+        child = billiard.Process(target=sys.exit, args=(3,), name="clerk")
+        child.start()
+        child.join()
+        print(child.pid)
+        """
+    )
+    pid = done.stdout.strip()
+    assert done.stderr.splitlines() == [
+        f"[INFO/clerk] child process {pid} calling self.run()",
+        f"[INFO/clerk] process {pid} exiting with exitcode 3",
+    ]
+
+
 def test_the_death_signal_is_set_read_and_cleared(program):
     done = program(
         """
@@ -114,6 +202,13 @@ def test_what_is_no_signal_is_refused(wrong):
     with pytest.raises(OSError):  # noqa: PT011
         util.set_pdeathsig(wrong)
     assert util.get_pdeathsig() == before
+
+
+def test_elsewhere_there_is_no_death_signal(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for use in (lambda: util.set_pdeathsig(9), util.get_pdeathsig):
+        with pytest.raises(OSError, match="only supported on Linux"):
+            use()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -154,6 +249,32 @@ def test_the_death_of_the_parent_is_noticed_before_and_after_the_call(program, w
 def test_retrying_is_left_to_the_interpreter():
     assert util._eintr_retry(os.getpid)() == os.getpid()
     assert util._args_from_interpreter_flags() is not None
+
+
+HOOKS = """
+import multiprocessing, sys
+import billiard
+from billiard import util
+class Sign:
+    def __init__(self, text):
+        self.text = text
+    def show(self):
+        print(self.text, flush=True)
+signs = [Sign(text) for text in sys.argv[1:]]
+for sign in signs:
+    util.register_after_fork(sign, Sign.show)
+del signs[1], sign
+for package in (billiard, multiprocessing.get_context("fork")):
+    child = package.Process(target=print, args=(package.__class__.__name__,))
+    child.start()
+    child.join()
+"""
+
+
+def test_hooks_run_in_children_of_either_package_while_their_object_lives(program):
+    done = program(HOOKS, "one", "two", "three")
+    assert done.stderr == ""
+    assert done.stdout.split() == ["one", "three", "module", "one", "three", "ForkContext"]
 
 
 def test_finalizers_run_once_by_priority_and_not_in_children():
