@@ -179,6 +179,40 @@ def log_to_stderr(level: int | str | None = None) -> logging.Logger:
     return logger
 
 
+def _setup_logging_from_environment() -> None:
+    """Configure the logger of a child that was started afresh, as its parent asked through the environment.
+
+    ``_MP_FORK_LOGLEVEL_`` is the level, as a number; without it nothing happens. A logger that has a handler
+    keeps what it has. Any other gets one, for the file that ``_MP_FORK_LOGFILE_`` names or for the standard
+    error that the process was started with, with the format ``_MP_FORK_LOGFORMAT_``; and the attribute
+    ``_rudimentary_setup``, by which programs know that nobody has configured it.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: The level is not a whole number.
+
+    Source: billiard 4.2.1, in children of ``spawn`` and ``forkserver``.
+    """
+    level = os.environ.get("_MP_FORK_LOGLEVEL_")
+    if not level:
+        return
+    try:
+        number = int(level)
+    except ValueError:
+        raise ValueError(f"_MP_FORK_LOGLEVEL_ must be a whole number, not {level!r}") from None
+    logger = get_logger()
+    logger.setLevel(number)
+    if logger.handlers:
+        return
+    import logging
+
+    file = os.environ.get("_MP_FORK_LOGFILE_")
+    handler = logging.FileHandler(file) if file else logging.StreamHandler(sys.__stderr__)
+    handler.setFormatter(logging.Formatter(os.environ.get("_MP_FORK_LOGFORMAT_") or DEFAULT_LOGGING_FORMAT))
+    logger.addHandler(handler)
+    logger._rudimentary_setup = True  # type: ignore[attr-defined]
+
+
 def _eintr_retry(func: Callable[..., _T]) -> Callable[..., _T]:
     """Return ``func`` itself: system calls retry by themselves. Kept for its importers."""
     return func

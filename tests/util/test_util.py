@@ -182,6 +182,66 @@ def test_a_child_says_when_it_begins_and_how_it_ends(program):
     ]
 
 
+ENVIRONMENT = """
+import logging, sys
+from billiard import util
+logger = logging.getLogger("multiprocessing")
+if "handled" in sys.argv:
+    logger.addHandler(logging.NullHandler())
+sys.stderr = None
+util._setup_logging_from_environment()
+mark = getattr(logger, "_rudimentary_setup", False)
+print(util._logger is logger, logger.level, len(logger.handlers), mark)
+util.debug("detail")
+util.info("news")
+"""
+STANDARD = "[INFO/MainProcess] news\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "handled", "state", "printed"),
+    [
+        ({}, False, "False 0 0 False", ""),
+        ({"LEVEL": ""}, False, "False 0 0 False", ""),
+        ({"FORMAT": "%(message)s"}, False, "False 0 0 False", ""),
+        ({"LEVEL": "20"}, False, "True 20 1 True", STANDARD),
+        ({"LEVEL": "20", "FILE": "", "FORMAT": ""}, False, "True 20 1 True", STANDARD),
+        ({"LEVEL": "10", "FORMAT": "%(message)s"}, False, "True 10 1 True", "detail\nnews\n"),
+        ({"LEVEL": "0"}, False, "True 0 1 True", ""),
+        ({"LEVEL": "10"}, True, "True 10 1 False", ""),
+    ],
+)
+def test_a_fresh_child_logs_as_the_environment_says(program, variables, handled, state, printed):
+    done = program(
+        ENVIRONMENT, *["handled"] * handled, **{f"_MP_FORK_LOG{key}_": it for key, it in variables.items()}
+    )
+    assert (done.stdout, done.stderr) == (f"{state}\n", printed)
+
+
+def test_a_fresh_child_logs_to_the_file_that_the_environment_names(program, tmp_path):
+    variables = {"_MP_FORK_LOGLEVEL_": "20", "_MP_FORK_LOGFILE_": str(tmp_path / "log")}
+    for _ in range(2):
+        done = program(ENVIRONMENT, **variables)
+        assert (done.stdout, done.stderr) == ("True 20 1 True\n", "")
+    assert (tmp_path / "log").read_text() == 2 * STANDARD
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        (
+            {"_MP_FORK_LOGLEVEL_": "DEBUG"},
+            "ValueError: _MP_FORK_LOGLEVEL_ must be a whole number, not 'DEBUG'",
+        ),
+        ({"_MP_FORK_LOGLEVEL_": "10", "_MP_FORK_LOGFILE_": "/no/such/log"}, "FileNotFoundError"),
+    ],
+)
+def test_what_the_environment_says_is_not_ignored_when_it_is_wrong(program, variables, complaint):
+    done = program("from billiard import util; util._setup_logging_from_environment()", **variables)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(complaint)
+
+
 def test_the_death_signal_is_set_read_and_cleared(program):
     done = program(
         """
