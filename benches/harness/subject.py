@@ -23,6 +23,7 @@ class Subject:
         name: One of ``NAMES``.
         version: Of the package, or of the interpreter for the standard library.
         profile: Of the compiled code; empty where there is none of ours.
+        package: What a program imports to use it.
         pool: Makes a pool; takes ``processes``, ``maxtasksperchild``.
         limited_pool: Makes a pool whose per-job limits are enforced; None where there are none.
     """
@@ -30,6 +31,7 @@ class Subject:
     name: str
     version: str
     profile: str
+    package: str
     pool: Callable[..., Any]
     limited_pool: Callable[..., Any] | None
 
@@ -44,7 +46,7 @@ def load(name: str) -> Subject:
     if name == STDLIB:
         import multiprocessing  # noqa: PLC0415 - a contender must not find another one already imported
 
-        return Subject(name, platform.python_version(), "", multiprocessing.Pool, None)
+        return Subject(name, platform.python_version(), "", "multiprocessing", multiprocessing.Pool, None)
     billiard = importlib.import_module("billiard")
     try:
         build_info: dict[str, Any] | None = importlib.import_module("billiard._billiard").build_info()
@@ -59,9 +61,10 @@ def load(name: str) -> Subject:
             # Without this switch the original stores the limits of a job and never looks at them.
             return pool_class(processes, enable_timeouts=True)
 
-        return Subject(name, billiard.__version__, "", billiard.Pool, limited_pool)
+        return Subject(name, billiard.__version__, "", "billiard", billiard.Pool, limited_pool)
     if build_info is None:
         sys.exit(f"{sys.executable} has the original billiard, not this project's; see `make build`")
     if build_info["profile"] != "release":
         sys.exit(f"this is a {build_info['profile']} build; only a release build is measured: `make build`")
-    return Subject(name, build_info["version"], build_info["profile"], billiard.Pool, billiard.Pool)
+    version, profile = build_info["version"], build_info["profile"]
+    return Subject(name, version, profile, "billiard", billiard.Pool, billiard.Pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compare import ORDER, all_questions
 from harness.question import Answer, Bar, Metric, Parameters, Question, percentile
 from harness.report import BEGIN, END, Row, number, records, rewrite_block, table
 from harness.subject import ORIGINAL, OURS, STDLIB, Subject
@@ -114,12 +116,32 @@ def ask(*arguments: str, path: Path | None = None) -> subprocess.CompletedProces
     )
 
 
-def test_a_question_runs_alone() -> None:
-    done = ask("questions.startup", "stdlib")
+@pytest.mark.parametrize(
+    ("question", "metric"), [("startup", "life"), ("importing", "import"), ("recycling_forkserver", "rate")]
+)
+def test_a_question_runs_alone(question: str, metric: str) -> None:
+    done = ask(f"questions.{question}", "stdlib")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert (record["bench"], record["subject"]) == ("startup", "stdlib")
-    assert record["answer"]["life"] > 0
+    assert (record["bench"], record["subject"]) == (question, "stdlib")
+    assert record["answer"][metric] > 0
+
+
+@pytest.mark.parametrize("package", ["billiard", "multiprocessing"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "none"])
+def test_starts_are_timed_where_there_is_the_method(package: str, method: str) -> None:
+    done = ask("programs.starts", package, method, "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    lives = json.loads(done.stdout)
+    if method in importlib.import_module(package).get_all_start_methods():
+        assert len(lives) == 2
+        assert min(lives) > 0
+    else:
+        assert lives is None
+
+
+def test_every_question_has_its_place_in_the_table() -> None:
+    assert list(all_questions()) == list(ORDER)
 
 
 def test_a_debug_build_is_refused(tmp_path: Path) -> None:
