@@ -10,6 +10,7 @@ RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o
 # pyo3's build script reruns when this changes: one value for every target keeps the caches warm.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test test-rust loom test-python bench oracle stubs lint fmt clean

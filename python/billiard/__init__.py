@@ -51,6 +51,8 @@ __all__ = [
     "get_start_method",
     "log_to_stderr",
     "parent_process",
+    "set_executable",
+    "set_forkserver_preload",
     "set_start_method",
     "usable_cpu_count",
 ]
@@ -73,6 +75,8 @@ get_context = _default.get_context
 get_logger = _default.get_logger
 get_start_method = _default.get_start_method
 log_to_stderr = _default.log_to_stderr
+set_executable = _default.set_executable
+set_forkserver_preload = _default.set_forkserver_preload
 set_start_method = _default.set_start_method
 
 

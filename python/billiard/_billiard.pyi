@@ -1,7 +1,8 @@
+from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Child", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Runtime", "Seat", "SharedView", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "oom_kills", "set_pdeathsig", "usable_cpu_count"]
+__all__ = ["ApplyResult", "Child", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Parent", "Runtime", "Seat", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "null_stdin", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
 
 @disjoint_base
 class ApplyResult:
@@ -195,7 +196,7 @@ class Engine:
     """
     The engine of a pool.
     """
-    def __new__(cls, /, workers: SupportsIndex, *, tasks_per_worker: SupportsIndex | None, max_restarts: SupportsIndex | None, restart_window: SupportsFloat | SupportsIndex, terminate: SupportsIndex, soft: SupportsIndex, inspect: SupportsIndex, cpus: SupportsIndex) -> Engine: ...
+    def __new__(cls, /, workers: SupportsIndex, *, tasks_per_worker: SupportsIndex | None, max_restarts: SupportsIndex | None, restart_window: SupportsFloat | SupportsIndex, terminate: SupportsIndex, soft: SupportsIndex, inspect: SupportsIndex, cpus: SupportsIndex, pickler: Any) -> Engine: ...
     def close(self, /) -> None:
         """
         Accept nothing more; finish what was accepted.
@@ -355,6 +356,56 @@ class MapResult(ApplyResult):
         """
 
 @final
+class Parent:
+    """
+    The process that a child belongs to.
+    """
+    def __new__(cls, /, pid: SupportsIndex, descriptor: SupportsIndex | None = None) -> Parent:
+        """
+        The process `pid`, as it was told to a child.
+
+        Args:
+            pid: Its process id.
+            descriptor: Its process descriptor, which belongs to this object from now on; None where there are none.
+
+        Raises:
+            OSError: There is no such descriptor.
+        """
+    def is_alive(self, /) -> bool:
+        """
+        Whether the process still runs.
+        """
+    @staticmethod
+    def own() -> Parent:
+        """
+        This process, for a child that it is about to start.
+
+        Raises:
+            OSError: No descriptor is left.
+        """
+    @property
+    def pid(self, /) -> int:
+        """
+        The process id.
+        """
+    @property
+    def sentinel(self, /) -> int | None:
+        """
+        A descriptor that becomes readable when the process ends and stays so; None without process descriptors. It belongs
+        to this object.
+        """
+    def watch(self, /, may_live: bool) -> None:
+        """
+        From now on, the calling process does not outlive that one.
+
+        Args:
+            may_live: True to end only if that one was killed by a signal, and to live on if it has left by itself.
+
+        Raises:
+            OSError: The system has no room for the thread that watches.
+        """
+
+@final
 class Runtime:
     """
     A worker at work.
@@ -393,8 +444,12 @@ class Runtime:
 @final
 class Seat:
     """
-    A worker's place in the pool: made by the parent, taken by the worker after the fork.
+    A worker's place in the pool: made by the parent, taken by the worker.
     """
+    def described(self, /) -> tuple[int, int, bool]:
+        """
+        Which seat this is, and whether its worker may spin.
+        """
     def note(self, /, text: str) -> None:
         """
         Tell the parent, in words, why this worker ends.
@@ -404,12 +459,28 @@ class Seat:
         """
         A descriptor for crash handlers: what is written to it is told to the parent.
         """
-    def take(self, /, parent: SupportsIndex) -> Runtime:
+    @staticmethod
+    def received(seat: SupportsIndex, generation: SupportsIndex, spin: bool, descriptors: SupportsLenAndGetItem[SupportsIndex]) -> Seat:
+        """
+        The seat that another process has made, in the worker that is to take it.
+
+        Args:
+            seat, generation, spin: As `described` tells them.
+            descriptors: Those of `shared`, in the same order; they belong to this object from now on.
+
+        Raises:
+            OSError: There is no such descriptor, or it is not of a seat.
+        """
+    def shared(self, /) -> list[int]:
+        """
+        The descriptors that a worker needs which is no copy of this process. They belong to this object.
+        """
+    def take(self, /, pickler: Any) -> Runtime:
         """
         Take the seat, in the worker's process.
 
         Args:
-            parent: Process id of the pool's process; the worker does not outlive it.
+            pickler: The class of picklers for what tasks return.
         """
 
 @final
@@ -418,6 +489,80 @@ class SharedView:
     A view of shared memory. The memory is given back when the last view of it is gone.
     """
     def __len__(self, /) -> int: ...
+
+@final
+class Zygote:
+    """
+    A fork server, as its owner holds it. It ends when this object does.
+
+    Args:
+        control: One end of `packet_pair`, which belongs to this object from now on.
+    """
+    def __new__(cls, /, control: SupportsIndex) -> Zygote: ...
+    @property
+    def gone(self, /) -> bool:
+        """
+        Whether it has ended, as far as has been heard.
+        """
+    def load(self, /, what: bytes) -> None:
+        """
+        Have it load something, and wait until it has.
+
+        Raises:
+            BrokenPipeError: The fork server has ended.
+        """
+    def start(self, /, data: bytes, keep: SupportsGetItem[int, SupportsIndex]) -> Child:
+        """
+        Start a child.
+
+        Args:
+            data: What it is given.
+            keep: The descriptors that it is given.
+
+        Raises:
+            BrokenPipeError: The fork server has ended; nothing was started.
+            ChildProcessError: The child ended before it could say that it runs.
+            OSError: No process, memory or descriptor is left.
+            ValueError: Too many descriptors.
+        """
+
+@final
+class ZygoteServer:
+    """
+    The fork server's own end.
+
+    Args:
+        control: The other end of `packet_pair`, which belongs to this object from now on.
+        owner: Process id of the process it serves.
+        owner_descriptor: Its process descriptor, likewise; None where there are none.
+    """
+    def __new__(cls, /, control: SupportsIndex, owner: SupportsIndex, owner_descriptor: SupportsIndex | None = None) -> ZygoteServer: ...
+    def born(self, /, number: SupportsIndex, pid: SupportsIndex) -> None:
+        """
+        The child was forked.
+        """
+    def failed(self, /, number: SupportsIndex, errno: SupportsIndex) -> None:
+        """
+        No child could be forked.
+        """
+    def introduce(self, /, number: SupportsIndex) -> bool:
+        """
+        In the child: tell the owner that it runs, and let go of everything that is the server's.
+
+        Returns:
+            False if there is no owner any more.
+        """
+    def loaded(self, /, number: SupportsIndex) -> None:
+        """
+        What was to be loaded has been dealt with.
+        """
+    def next(self, /) -> tuple[str, int, bytes, list[int]] | None:
+        """
+        Wait for the next order, and meanwhile tell the owner how children have ended.
+
+        Returns:
+            ("fork", number, data, descriptors), ("load", number, what, []), or None when the owner is gone.
+        """
 
 def build_info() -> dict[str, str]:
     """
@@ -471,9 +616,36 @@ def mem_rss_peak(pid: SupportsIndex) -> int:
         OSError: There is no such process, or it has ended.
     """
 
+def memory_file(bytes: bytes) -> int:
+    """
+    Anonymous memory that holds some bytes, as a file that is read from the start.
+
+    Returns:
+        Its descriptor, which belongs to the caller.
+
+    Raises:
+        OSError: No memory or descriptor is left.
+    """
+
+def null_stdin() -> None:
+    """
+    Put the null device in the place of descriptor 0.
+
+    Raises:
+        OSError: There is no null device, or no descriptor is left.
+    """
+
 def oom_kills() -> int | None:
     """
     How many processes the kernel has killed for memory in this process's control group; None where it does not count.
+    """
+
+def packet_pair() -> tuple[int, int]:
+    """
+    Two connected sockets that keep messages whole, without a name, closed on exec.
+
+    Raises:
+        OSError: No descriptor is left.
     """
 
 def set_pdeathsig(signal: SupportsIndex) -> None:
@@ -482,6 +654,25 @@ def set_pdeathsig(signal: SupportsIndex) -> None:
 
     Raises:
         OSError: No such signal.
+    """
+
+def spawn(path: SupportsGetItem[int, SupportsIndex], args: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], env: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], keep: SupportsGetItem[int, SupportsIndex], hold_interrupts: bool = False) -> int:
+    """
+    Start a program that inherits descriptors 0, 1, 2 and exactly those given, under the same numbers.
+
+    Args:
+        path: The program.
+        args: Its arguments, the name it is called by first.
+        env: Its environment, as NAME=value.
+        keep: The descriptors.
+        hold_interrupts: Whether it starts with SIGINT blocked, so that Ctrl-C has to wait until it is ready for it.
+
+    Returns:
+        The process id. Whoever calls this has to wait for it.
+
+    Raises:
+        OSError: The program cannot be started.
+        ValueError: There is a null byte in one of the strings.
     """
 
 def usable_cpu_count(override: SupportsIndex | None = None) -> int:

@@ -257,7 +257,7 @@ def unsendable_item(error: BaseException, function: object, items: Any, start: i
 
 def unsendable_result(error: BaseException, value: object) -> BaseException:
     """Say why a task's result cannot be sent."""
-    path, reason = _culprit("result", value, error)
+    path, reason = culprit("result", value, error)
     if not isinstance(error, Exception):
         return error
     return MaybeEncodingError(f"{type(reason).__name__}: {reason} (at {path})", _shown(value))
@@ -269,7 +269,7 @@ def _named(error: BaseException, parts: list[tuple[str, object]]) -> BaseExcepti
     for name, value in parts:
         refusal = _refusal(value)
         if refusal is not None:
-            path, reason = _culprit(name, value, refusal)
+            path, reason = culprit(name, value, refusal)
             told = pickle.PicklingError(f"cannot send {path}: {type(reason).__name__}: {reason}")
             told.__cause__ = error
             return told
@@ -284,13 +284,13 @@ def _refusal(value: object) -> Exception | None:
     return None
 
 
-def _culprit(path: str, value: object, reason: BaseException, depth: int = 0) -> tuple[str, BaseException]:
+def culprit(path: str, value: object, reason: BaseException, depth: int = 0) -> tuple[str, BaseException]:
     """Follow an object down to the part of it that cannot be pickled."""
     if depth < _DEEPEST:
         for step, part in _parts(value):
             refusal = _refusal(part)
             if refusal is not None:
-                return _culprit(path + step, part, refusal, depth + 1)
+                return culprit(path + step, part, refusal, depth + 1)
     return path, reason
 
 

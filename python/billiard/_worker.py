@@ -7,22 +7,26 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-from . import _tasks
+from . import _billiard, _tasks
+from ._serializers import pickler_for
 from .common import (
     _shutdown_cleanup,
     clear_terminate_handler_fired,
     reset_signals,
     terminate_handler_fired,
 )
+from .context import get_spawning_popen
 from .exceptions import SoftTimeLimitExceeded
+from .reduction import register
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import FrameType
+    from typing import Any
 
-    from . import _billiard
+    from ._serializers import Serializer
 
 EX_OK = 0
 EX_FAILURE = 1
@@ -96,7 +100,8 @@ class Worker:
         self.on_ready_counter = on_ready_counter
         self._seat: _billiard.Seat | None = None
         self._runtime: _billiard.Runtime | None = None
-        self._parent = os.getpid()
+        self._preload: Sequence[str] = ()
+        self._serializer: Serializer = None
 
     def contribute_to_object(self, obj: Any) -> Any:
         """Put on a process object what its owner needs to reach this worker."""
@@ -104,7 +109,7 @@ class Worker:
         return obj
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (
+        arguments = (
             self.inq,
             self.outq,
             self.synq,
@@ -118,6 +123,8 @@ class Worker:
             self.max_memory_per_child,
             self.on_ready_counter,
         )
+        given = {"_seat": self._seat, "_preload": self._preload, "_serializer": self._serializer}
+        return type(self), arguments, given
 
     def __call__(self) -> None:
         """Be the worker, until there is a reason to leave; then end the process."""
@@ -143,7 +150,7 @@ class Worker:
     def _take_seat(self) -> None:
         if self._seat is None:
             raise RuntimeError("a worker is started by its pool")
-        self._runtime = self._seat.take(self._parent)
+        self._runtime = self._seat.take(pickler_for(self._serializer))
         self.on_ready_counter = _ReadyCounter(self._runtime)
         # What the interpreter was doing when it crashed, or when a limit passed, is told to the parent.
         faulthandler.disable()
@@ -153,6 +160,8 @@ class Worker:
     def after_fork(self) -> None:
         """Make the process a worker: run the initializer, then take over the signals."""
         clear_terminate_handler_fired()
+        for module in self._preload:
+            __import__(module)
         if self.initializer is not None:
             self.initializer(*self.initargs)
         # The crash handler comes after those of the signals and calls them: an abort is told too.
@@ -224,6 +233,20 @@ def _end_by_signal(signum: int) -> None:
     except (OSError, ValueError):
         pass
 
+
+def _reduce_seat(seat: _billiard.Seat) -> tuple[Any, ...]:
+    popen = get_spawning_popen()
+    if popen is None:
+        raise RuntimeError("a worker's place in its pool can only be given to the worker")
+    descriptors = [popen.DupFd(popen.duplicate_for_child(fd)) for fd in seat.shared()]
+    return _rebuild_seat, (*seat.described(), descriptors)
+
+
+def _rebuild_seat(number: int, generation: int, spin: bool, descriptors: list[Any]) -> _billiard.Seat:
+    return _billiard.Seat.received(number, generation, spin, [one.detach() for one in descriptors])
+
+
+register(_billiard.Seat, _reduce_seat)
 
 for _public in (Worker, soft_timeout_sighandler):
     _public.__module__ = "billiard.pool"

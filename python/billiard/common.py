@@ -6,14 +6,17 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from time import monotonic
-from types import FrameType
-from typing import Any
 
 from .exceptions import RestartFreqExceeded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
 
 #: Exit status of a process that was told to terminate again and again while it cleaned up ("internal software
 #: error").

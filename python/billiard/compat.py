@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import zip_longest
 from os import closerange, fsdecode, fsencode
-from typing import Any, TypeVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 try:
     import resource
@@ -41,8 +45,6 @@ __all__ = [
 FILENO_ERRORS = (AttributeError, ValueError, io.UnsupportedOperation)
 
 _FD_DIR = "/proc/self/fd" if sys.platform.startswith("linux") else "/dev/fd"
-
-_T = TypeVar("_T")
 
 
 def send_offset(fd: int, buf: Any, offset: int) -> int:
@@ -135,12 +137,10 @@ def spawnv_passfds(path: str | bytes, args: Iterable[str | bytes], passfds: Iter
     Raises:
         OSError: The program cannot be started.
     """
-    started = subprocess.Popen(
-        list(args), executable=path, pass_fds=tuple(sorted(set(passfds))), restore_signals=False
-    )
-    # The caller waits for it; as if it had ended, so that `subprocess` does not.
-    started.returncode = 0
-    return started.pid
+    from . import _billiard
+
+    environment = [name + b"=" + value for name, value in os.environb.items()]
+    return _billiard.spawn(fsencode(path), [fsencode(arg) for arg in args], environment, sorted(set(passfds)))
 
 
 def isblocking(handle: Any) -> bool:

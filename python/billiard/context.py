@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterable
-from logging import Logger
-from typing import TYPE_CHECKING, Any
 
 from . import process
 from .exceptions import (
@@ -21,7 +17,13 @@ from .exceptions import (
     WorkerLostError,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from logging import Logger
+    from typing import Any
+
+    from ._serializers import Serializer
     from .pool import Pool as PoolType
 
 __all__: list[str] = []  # things are copied from here to the package
@@ -48,6 +50,8 @@ class BaseContext:
 
     Process: type[process.BaseProcess]
     _name: str
+    #: How processes and pools send what they send; ``None`` is pickle.
+    _serializer: Serializer = None
 
     current_process = staticmethod(process.current_process)
     parent_process = staticmethod(process.parent_process)
@@ -138,7 +142,34 @@ class BaseContext:
         )
 
     def freeze_support(self) -> None:
-        """Run the child's side in a frozen Windows program; nothing anywhere else."""
+        """Be the child, if this process is one that a frozen program has started; nothing anywhere else."""
+        if getattr(sys, "frozen", False):
+            from .spawn import freeze_support
+
+            freeze_support()
+
+    def set_executable(self, executable: str | bytes) -> None:
+        """Set the program that children of ``spawn`` and ``forkserver`` are started with.
+
+        Args:
+            executable: Its path; the default is the running interpreter.
+        """
+        from .spawn import set_executable
+
+        set_executable(executable)
+
+    def set_forkserver_preload(self, module_names: list[str]) -> None:
+        """Say what the fork server loads before it forks.
+
+        Args:
+            module_names: Names of modules; the default is ``["__main__"]``, the program's main module.
+
+        Raises:
+            TypeError: It is not a list of strings.
+        """
+        from .forkserver import set_forkserver_preload
+
+        set_forkserver_preload(module_names)
 
     def get_logger(self) -> Logger:
         """Return the package's logger; until this is called once, the package logs nothing."""
@@ -152,15 +183,20 @@ class BaseContext:
 
         return log_to_stderr(level)
 
-    def get_context(self, method: str | None = None) -> BaseContext:
+    def get_context(self, method: str | None = None, *, serializer: Serializer = None) -> BaseContext:
         """Return the context of a start method.
 
         Args:
             method: Its name; ``None`` for this context itself.
+            serializer: How its processes and pools send what they send, if not by pickle: see
+                `billiard.Process`.
 
         Raises:
-            ValueError: There is no such start method, or not here.
+            ImportError: The serializer is not installed.
+            ValueError: There is no such start method or serializer, or not here.
         """
+        if serializer is not None:
+            return self.get_context(method)._sending_by(serializer)
         if method is None:
             return self
         try:
@@ -174,6 +210,18 @@ class BaseContext:
             raise ValueError(f"cannot find context for {method!r}") from None
         context._check_available()
         return context
+
+    def _sending_by(self, serializer: Serializer) -> BaseContext:
+        """A context like this one that sends what it sends by another serializer."""
+        from functools import partial
+
+        from ._serializers import pickler_for
+
+        pickler_for(serializer)
+        other = type(self)()
+        other._serializer = serializer
+        other.Process = partial(self.Process, serializer=serializer)  # type: ignore[assignment]
+        return other
 
     def get_start_method(self, allow_none: bool = False) -> str | None:  # noqa: ARG002
         """Return the name of this context's start method."""
@@ -208,6 +256,8 @@ class BaseContext:
         if "spawn" in _concrete_contexts:
             self.set_start_method("spawn", force=True)
         else:
+            import warnings
+
             warnings.warn(RuntimeWarning(W_NO_EXECV), stacklevel=2)
 
     def _check_available(self) -> None:
@@ -233,17 +283,20 @@ class DefaultContext(BaseContext):
         self._default_context = context
         self._actual_context: BaseContext | None = None
 
-    def get_context(self, method: str | None = None) -> BaseContext:
+    def get_context(self, method: str | None = None, *, serializer: Serializer = None) -> BaseContext:
         """Return the context of a start method.
 
         Args:
             method: Its name; ``None`` for the one in use, which is thereby settled.
+            serializer: How its processes and pools send what they send, if not by pickle: see
+                `billiard.Process`.
 
         Raises:
-            ValueError: There is no such start method, or not here.
+            ImportError: The serializer is not installed.
+            ValueError: There is no such start method or serializer, or not here.
         """
-        if method is not None:
-            return super().get_context(method)
+        if method is not None or serializer is not None:
+            return super().get_context(method, serializer=serializer)
         if self._actual_context is None:
             self._actual_context = self._default_context
         return self._actual_context
@@ -291,6 +344,30 @@ class ForkProcess(process.BaseProcess):
         return Popen(process_obj)
 
 
+class SpawnProcess(process.BaseProcess):
+    """A process that is started as a fresh interpreter."""
+
+    _start_method = "spawn"
+
+    @staticmethod
+    def _Popen(process_obj: process.BaseProcess) -> Any:
+        from .popen_spawn_posix import Popen
+
+        return Popen(process_obj)
+
+
+class ForkServerProcess(process.BaseProcess):
+    """A process that the fork server forks."""
+
+    _start_method = "forkserver"
+
+    @staticmethod
+    def _Popen(process_obj: process.BaseProcess) -> Any:
+        from .popen_forkserver import Popen
+
+        return Popen(process_obj)
+
+
 class ForkContext(BaseContext):
     """Starts processes by fork."""
 
@@ -298,7 +375,25 @@ class ForkContext(BaseContext):
     Process = ForkProcess
 
 
-_concrete_contexts: dict[str, BaseContext] = {"fork": ForkContext()}
+class SpawnContext(BaseContext):
+    """Starts processes as fresh interpreters."""
+
+    _name = "spawn"
+    Process = SpawnProcess
+
+
+class ForkServerContext(BaseContext):
+    """Starts processes from a server that is forked for each of them."""
+
+    _name = "forkserver"
+    Process = ForkServerProcess
+
+
+_concrete_contexts: dict[str, BaseContext] = {
+    "fork": ForkContext(),
+    "spawn": SpawnContext(),
+    "forkserver": ForkServerContext(),
+}
 
 # Taken from `sys.platform` at import: on macOS and Windows system libraries do not survive a fork.
 _default_method = "spawn" if sys.platform in ("darwin", "win32") and "spawn" in _concrete_contexts else "fork"

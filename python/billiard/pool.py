@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any
 
 from . import _billiard, _tasks
 from ._billiard import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
 from ._hooks import is_overridden
+from ._preload import load_ahead
 from ._semaphore import LaxBoundedSemaphore
+from ._serializers import pickler_for
 from ._service import CLOSE, RUN, TERMINATE, PoolThread, Supervisor, end_pool, stop_if_not_current
 from ._submitting import Submitting, checked, mapstar, starmapstar
 from ._tasks import MAXMEM_USED_FMT, MaybeEncodingError
@@ -42,6 +42,13 @@ from .exceptions import (
     WorkerLostError,
 )
 from .util import Finalize, error, get_logger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from ._serializers import Serializer
 
 ACK = 0
 READY = 1
@@ -92,9 +99,15 @@ class Pool(Submitting):
         context: Makes the processes; the default is the default context.
         max_memory_per_child: Replace a worker that has more than so many KiB resident after a job.
         enable_timeouts: Accepted; limits are always enforced.
+        preload: Names of modules that every worker has loaded before its first job: where workers are copies
+            of this process, they are loaded here; else in the fork server, or in each worker.
+        serializer: How calls and results are sent: ``"pickle"``, ``"cloudpickle"``, which sends functions and
+            classes that cannot be imported by value, or a pair of functions; the default is the context's,
+            which is pickle.
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
+        ImportError: A module to preload, or the serializer, is not there.
         TypeError: A number is none, or a callable cannot be called.
         ValueError: A number is too small.
 
@@ -132,6 +145,9 @@ class Pool(Submitting):
         context: Any = None,
         max_memory_per_child: float | None = None,
         enable_timeouts: bool = False,  # noqa: ARG002
+        *,
+        preload: Iterable[str] = (),
+        serializer: Serializer = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         if not threads:
@@ -162,6 +178,8 @@ class Pool(Submitting):
         self.max_restarts = limit or round(self._processes * 100)
         self.restart_state = restart_state(limit, window)
         self._Process = self._ctx.Process
+        self._serializer = serializer if serializer is not None else self._ctx._serializer
+        self._preload = load_ahead(self._ctx, preload)
 
         self._engine = _billiard.Engine(
             self._processes,
@@ -172,17 +190,14 @@ class Pool(Submitting):
             soft=int(SIG_SOFT_TIMEOUT),
             inspect=int(SIG_INSPECT),
             cpus=self._ctx.usable_cpu_count(),
+            pickler=pickler_for(self._serializer),
         )
         self._setup_queues()
         self._taskqueue = TaskQueue(self._engine)
         self._cache = Cache(self._engine)
         self._state = RUN
         self._closed = [False]
-        self._pool: list[Any] = []
-        self._by_seat: dict[tuple[int, int], Any] = {}
-        self._poolctrl: dict[int, Any] = {}
-        self._on_ready_counters: dict[int, Any] = {}
-        self._exits = 0
+        self._open_books()
         self.putlocks = putlocks
         self._putlock = semaphore or LaxBoundedSemaphore(self._processes)
         self._worker_handler = self.Supervisor(self)
@@ -203,6 +218,14 @@ class Pool(Submitting):
             raise
         self._engine.run()
         self._worker_handler.start()
+
+    def _open_books(self) -> None:
+        """Begin to keep account of the workers."""
+        self._pool: list[Any] = []
+        self._by_seat: dict[tuple[int, int], Any] = {}
+        self._poolctrl: dict[int, Any] = {}
+        self._on_ready_counters: dict[int, Any] = {}
+        self._exits = 0
 
     def _abandon(self) -> None:
         """Take back a construction that has failed half-way."""
@@ -233,7 +256,12 @@ class Pool(Submitting):
             self._max_memory_per_child,
         )
         worker._seat = self._seat
+        worker._preload, worker._serializer = self._preload, self._serializer
         process = self.WorkerProcess(worker)
+        # What goes wrong before the worker can say so is told to the pool, rather than to standard error.
+        process._notebook = self._seat.notebook if self._seat is not None else None
+        if process._serializer is None:
+            process._serializer = self._serializer
         self._pool.append(process)
         self._process_register_queues(process, queues)
         process.name = process.name.replace("Process", "PoolWorker")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
-from . import _billiard
+from . import _billiard, _child, _parent, process
 from .common import TERM_SIGNAL
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._parent import ParentProcess
     from .process import BaseProcess
 
 __all__ = ["Popen"]
@@ -21,6 +22,11 @@ _PIDFD = _billiard.has_pidfd()
 #: The end of the sentinel pipe that shows the parent that this process lives; without process descriptors
 #: only.
 _sign_of_life: int | None = None
+
+
+def _sentinel_pipe() -> tuple[int | None, int | None]:
+    """Both ends of the pipe that shows a child's end, where there are no process descriptors."""
+    return (None, None) if _PIDFD else os.pipe()
 
 
 class Popen:
@@ -43,11 +49,9 @@ class Popen:
     pid: int
 
     def __init__(self, process_obj: BaseProcess) -> None:
-        from .process import _maybe_flush
-
         # What is in a buffer now would be written by both.
-        _maybe_flush(sys.stdout)
-        _maybe_flush(sys.stderr)
+        process._maybe_flush(sys.stdout)
+        process._maybe_flush(sys.stderr)
         self.returncode: int | None = None
         self._child: _billiard.Child | None = None
         self._pipe: int | None = None
@@ -135,12 +139,14 @@ class Popen:
         self._close_pipe()
 
     def _launch(self, process_obj: BaseProcess) -> None:
-        watch, sign = (None, None) if _PIDFD else os.pipe()
+        usual_stdin = _child.before_fork()
+        parent = _parent.for_children(process.current_process())
+        watch, sign = _sentinel_pipe()
         code = 1
         try:
             pid = _billiard.fork()
             if pid == 0:
-                code = self._in_child(process_obj, watch, sign)
+                code = self._in_child(process_obj, parent, usual_stdin, watch, sign)
         except OSError:
             if watch is not None:
                 os.close(watch)
@@ -152,24 +158,36 @@ class Popen:
                 os._exit(code)
             if sign is not None:
                 os.close(sign)
-        self.pid = pid
+        self._adopt(pid, watch)
+
+    def _adopt(self, pid: int, watch: int | None) -> None:
+        """Take charge of a child that was just started."""
         self._pipe = watch
         try:
-            self._child = _billiard.Child(pid, _PIDFD)
+            child = _billiard.Child(pid, _PIDFD)
         except OSError:
             # A child that cannot be watched must not run unwatched.
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self.sentinel = watch if watch is not None else self._child.sentinel
+        self._take(child, watch)
 
-    def _in_child(self, process_obj: BaseProcess, watch: int | None, sign: int | None) -> int:
+    def _take(self, child: _billiard.Child, watch: int | None) -> None:
+        self.pid, self._child, self._pipe = child.pid, child, watch
+        self.sentinel = watch if watch is not None else child.sentinel
+
+    def _in_child(
+        self,
+        process_obj: BaseProcess,
+        parent: ParentProcess,
+        usual_stdin: bool,
+        watch: int | None,
+        sign: int | None,
+    ) -> int:
         global _sign_of_life
-        from . import process
-
-        process._parent_in_kernel = self._owner
+        process._kin = os.getpid(), self._owner
         for inherited in (watch, _sign_of_life):
             if inherited is not None:
                 os.close(inherited)
         _sign_of_life = sign
-        return process_obj._bootstrap()
+        return process_obj._bootstrap(parent=parent, usual_stdin=usual_stdin)

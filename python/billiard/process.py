@@ -6,16 +6,17 @@ import itertools
 import multiprocessing.process as _mproc
 import os
 import signal
-import sys
-import threading
-import traceback
 from _weakrefset import WeakSet
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
     from multiprocessing.util import Finalize
+    from typing import Any
+
+    from ._parent import ParentProcess
+    from ._serializers import Serializer
 
 __all__ = ["BaseProcess", "Process", "active_children", "current_process", "parent_process"]
 
@@ -25,15 +26,13 @@ try:
 except OSError:
     ORIGINAL_DIR = None
 
-_EXITCODE_UNKNOWN = 255
-
 
 def current_process() -> BaseProcess:
     """Return the object that represents this process."""
     return _current_process
 
 
-def parent_process() -> _ParentProcess | None:
+def parent_process() -> ParentProcess | None:
     """Return the object that represents the process that started this one.
 
     Returns:
@@ -49,8 +48,19 @@ def _set_current_process(process: BaseProcess) -> None:
     _mproc._current_process = process  # type: ignore[attr-defined]
 
 
+def _settle_children() -> None:
+    """See that the children that this process knows are its own: a copy made by whatever kind of fork has
+    none yet.
+    """
+    global _children_of
+    if _children_of != os.getpid():
+        _children.clear()
+        _children_of = os.getpid()
+
+
 def _cleanup() -> None:
     """Forget the children that have ended."""
+    _settle_children()
     for process in list(_children):
         popen = process._popen
         if popen is not None and popen.poll() is not None:
@@ -73,7 +83,10 @@ class BaseProcess:
         args: Positional arguments of ``target``.
         kwargs: Keyword arguments of ``target``.
         daemon: Whether the process is terminated, rather than waited for, when this one exits; ``None``
-        inherits.
+            inherits.
+        serializer: How the object is sent to a child that is not a copy of this process: ``"pickle"``,
+            ``"cloudpickle"``, or a pair of functions; ``None`` is pickle.
+        **_kw: Ignored, since programs rely on it.
 
     Raises:
         AssertionError: ``group`` is not ``None``.
@@ -97,6 +110,8 @@ class BaseProcess:
         args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] = {},
         daemon: bool | None = None,
+        *,
+        serializer: Serializer = None,
         **_kw: Any,
     ) -> None:
         if group is not None:
@@ -114,6 +129,7 @@ class BaseProcess:
         if daemon is not None:
             self.daemon = daemon
         self._controlled_termination = False
+        self._serializer = serializer
         _dangling.add(self)
 
     def _check_closed(self) -> None:
@@ -349,98 +365,13 @@ class BaseProcess:
             return "started"
         return f"stopped[{_exitcode_to_name.get(exitcode, exitcode)}]" if exitcode else "stopped"
 
-    def _bootstrap(self) -> int:
-        """Be the child: settle in, run, wind up. Returns the exit code; the caller leaves with it."""
-        from . import util
+    def _bootstrap(
+        self, *, parent: ParentProcess | None = None, forked: bool = True, usual_stdin: bool = False
+    ) -> int:
+        """Be the child. Returns the exit code; the caller leaves with it."""
+        from . import _child
 
-        code = 1
-        try:
-            _settle_in(self)
-            util.info("child process %s calling self.run()", self.pid)
-            try:
-                self.run()
-                code = 0
-            finally:
-                _wind_up()
-        except SystemExit as error:
-            code = _exit_code_of(error)
-        except BaseException:  # the last frame of the process: whatever it is, it ends here
-            code = 1
-            _report_crash(self)
-        finally:
-            util.info("process %s exiting with exitcode %d", self.pid, code)
-            _maybe_flush(sys.stdout)
-            _maybe_flush(sys.stderr)
-        return code
-
-
-def _settle_in(process: BaseProcess) -> None:
-    """Turn a copy of the parent into a process of its own.
-
-    The interpreter's own hooks have by now given `logging` fresh locks and `random` a fresh state.
-    """
-    global _parent_process, _process_counter
-    from . import context, util
-
-    if process._start_method is not None:
-        context._force_start_method(process._start_method)
-    _process_counter = itertools.count(1)
-    _children.clear()
-    _replace_stdin()
-    parent = _current_process
-    _set_current_process(process)
-    _parent_process = _ParentProcess(parent._name, process._parent_pid)
-    # What the standard library knows of children are the parent's. At its exit it would end them.
-    _mproc._children = set()  # type: ignore[attr-defined]
-    _mproc._parent_process = _parent_process  # type: ignore[attr-defined]
-    # A process forked while its parent was exiting is not exiting itself.
-    sys.modules["multiprocessing.util"]._exiting = False  # type: ignore[attr-defined]
-    util._finalizer_registry.clear()  # type: ignore[attr-defined]
-    util._run_after_forkers()  # type: ignore[attr-defined]
-
-
-def _wind_up() -> None:
-    """What the interpreter does at its regular end, which a child does not reach: threads first, then
-    finalizers.
-    """
-    from . import util
-
-    # COMPAT: private, but the only way to wait for threads that start others, and what the standard library
-    # calls too.
-    threading._shutdown()  # type: ignore[attr-defined]
-    util._exit_function()  # type: ignore[attr-defined]
-
-
-def _exit_code_of(error: SystemExit) -> int:
-    code = error.code
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    if sys.stderr is not None:
-        sys.stderr.write(f"{code}\n")
-    return 1
-
-
-def _report_crash(process: BaseProcess) -> None:
-    from . import util
-
-    logger = util._logger
-    if logger is not None and logger.handlers and not util._log_to_stderr:
-        util.error("Process %s", process.name, exc_info=True)
-    if sys.stderr is not None:
-        sys.stderr.write(f"Process {process.name}:\n")
-        traceback.print_exc()
-
-
-def _replace_stdin() -> None:
-    """Give the process an empty standard input: it must not take the parent's."""
-    if sys.stdin is None:
-        return
-    with suppress(OSError, ValueError):
-        sys.stdin.close()
-    with suppress(OSError):
-        sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
+        return _child.bootstrap(self, parent, forked, usual_stdin)
 
 
 def _maybe_flush(f: Any) -> None:
@@ -458,65 +389,6 @@ class AuthenticationString(bytes):
         if get_spawning_popen() is None:
             raise TypeError("Pickling an AuthenticationString object is disallowed for security reasons")
         return AuthenticationString, (bytes(self),)
-
-
-class _ParentProcess(BaseProcess):
-    """The process that started this one."""
-
-    def __init__(self, name: str, pid: int | None) -> None:
-        self._identity = ()
-        self._name = name
-        self._pid = pid
-        self._parent_pid = None
-        self._popen = None
-        self._closed = False
-        self._config = {}
-        self._pidfd: int | None = None
-
-    def is_alive(self) -> bool:
-        """Tell whether the parent still runs. A child whose parent ends gets another one from the kernel."""
-        return os.getppid() == self._pid
-
-    @property
-    def ident(self) -> int | None:
-        """The process id."""
-        return self._pid
-
-    pid = ident
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that becomes readable when the parent ends.
-
-        Raises:
-            OSError: The kernel gives out no such descriptors, or the parent has ended already.
-        """
-        if self._pidfd is None:
-            if self._pid is None or not self.is_alive():
-                raise ProcessLookupError("the parent process has ended")
-            pidfd = os.pidfd_open(self._pid)
-            if not self.is_alive():
-                # It ended in between, and its number may mean somebody else by now.
-                os.close(pidfd)
-                raise ProcessLookupError("the parent process has ended")
-            self._pidfd = pidfd
-        return self._pidfd
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the parent has ended.
-
-        Args:
-            timeout: Seconds to wait; ``None`` waits for ever.
-        """
-        import select
-
-        try:
-            sentinel = self.sentinel
-        except ProcessLookupError:
-            return
-        poll = select.poll()
-        poll.register(sentinel, select.POLLIN)
-        poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
 
 
 class _MainProcess(BaseProcess):
@@ -538,13 +410,18 @@ class _MainProcess(BaseProcess):
 Process = BaseProcess
 
 _current_process: BaseProcess = _MainProcess()
-_parent_process: _ParentProcess | None = None
+_parent_process: ParentProcess | None = None
 _process_counter = itertools.count(1)
 _children: set[BaseProcess] = set()
+#: Whose children these are: the process id.
+_children_of: int | None = None
 _dangling: WeakSet[BaseProcess] = WeakSet()
-#: The process that this one was forked from, as the kernel knows it; ``None`` in one that we did not start.
-_parent_in_kernel: int | None = None
+#: This process, and the one that the kernel calls its parent, at the start; ``None`` in one that we did not
+#: start.
+_kin: tuple[int, int] | None = None
 _exit_watch: Finalize[Any] | None = None
+#: In which process `_exit_watch` was made.
+_exit_watch_of: int | None = None
 
 #: Negated signal number -> name.
 _exitcode_to_name = {-member.value: member.name for member in signal.Signals}
@@ -552,10 +429,12 @@ _exitcode_to_name = {-member.value: member.name for member in signal.Signals}
 
 def _watch_exit() -> None:
     """Have this process end its children at its own exit, whichever way it was started itself."""
-    global _exit_watch
-    if _exit_watch is None or not _exit_watch.still_active():
+    global _exit_watch, _exit_watch_of
+    # A copy of this process gets its own: a finalizer does nothing in a process that has not made it.
+    if _exit_watch is None or _exit_watch_of != os.getpid() or not _exit_watch.still_active():
         from .util import Finalize
 
+        _exit_watch_of = os.getpid()
         # After what still works with children (pools, managers: 0 and above), before what merely tidies up.
         _exit_watch = Finalize(None, _end_children, exitpriority=-1)
 
@@ -571,15 +450,3 @@ def _end_children() -> None:
     for process in active_children():
         util.info("calling join() for process %s", process.name)
         process.join()
-
-
-def _in_forked_copy() -> None:
-    """A copy made by whatever kind of fork has no children yet, and its parent's exit is not its own."""
-    global _exit_watch, _parent_in_kernel
-    _children.clear()
-    _exit_watch = None
-    _parent_in_kernel = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_forked_copy)

@@ -11,11 +11,11 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
     from multiprocessing.util import (  # type: ignore[attr-defined]  # noqa: F401
         Finalize,
         ForkAwareLocal,
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
         register_after_fork,
     )
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # noqa: F401
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 __all__ = [
     "SUBDEBUG",
@@ -85,8 +88,6 @@ _logger: logging.Logger | None = None
 _log_to_stderr = False
 #: The handler that `log_to_stderr` added.
 _stderr_handler: logging.StreamHandler[Any] | None = None
-
-_T = TypeVar("_T")
 
 if not TYPE_CHECKING:
 
@@ -237,8 +238,8 @@ def set_pdeathsig(sig: int) -> None:
     from . import _billiard
 
     _billiard.set_pdeathsig(number)
-    expected = process._parent_in_kernel
-    if number and expected is not None and os.getppid() != expected:
+    kin = process._kin
+    if number and kin is not None and kin[0] == os.getpid() and kin[1] != os.getppid():
         os.kill(os.getpid(), number)
 
 

@@ -116,7 +116,9 @@ show(module.LOST_WORKER_TIMEOUT, module.SIG_SOFT_TIMEOUT, module.SIGKILL, module
 show(module.mapstar((double, [1, 2])), module.starmapstar((add, [(1, 2)])))
 import inspect
 for name in ("__init__", "apply", "apply_async", "map", "starmap", "map_async", "starmap_async", "grow", "shrink"):
-    show(name, [(p.name, p.default, p.kind) for p in inspect.signature(getattr(Pool, name)).parameters.values()])
+    # What is ours alone can only be given by name.
+    parameters = [p for p in inspect.signature(getattr(Pool, name)).parameters.values() if p.kind != p.KEYWORD_ONLY]
+    show(name, [(p.name, p.default, p.kind) for p in parameters])
 """,
 }
 

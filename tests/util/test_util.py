@@ -280,6 +280,8 @@ def test_the_death_of_the_parent_is_noticed_before_and_after_the_call(program, w
         when = sys.argv[1]
         def grandchild(reader, writer):
             parent = billiard.parent_process()
+            # Its own end, when its parent is killed, is not what is to be seen here.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.write(writer, b"r")
             if when == "before":
                 parent.join()

@@ -215,11 +215,11 @@ struct Pickler {
 }
 
 impl Pickler {
-    fn new(py: Python<'_>) -> PyResult<Self> {
+    fn new(class: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = class.py();
         let sink = Py::new(py, Sink::default())?;
         let kwargs = pyo3::types::PyDict::new(py);
         kwargs.set_item("buffer_callback", sink.bind(py).getattr("buffer")?)?;
-        let class = python::forking_pickler(py)?;
         let pickler = class.call((sink.clone_ref(py), 5), Some(&kwargs))?.unbind();
         Ok(Self { pickler, sink })
     }
@@ -235,8 +235,11 @@ pub(crate) struct Pickled {
 }
 
 /// Pickles values; safe for several threads at once.
-#[derive(Default)]
 pub(crate) struct Encoder {
+    /// The class of the picklers.
+    class: Py<PyAny>,
+    /// Whether it sends functions by name, so that what it has once sent stays true.
+    by_name: bool,
     spare: Mutex<Vec<Pickler>>,
 }
 
@@ -247,12 +250,23 @@ impl std::fmt::Debug for Encoder {
 }
 
 impl Encoder {
+    /// An encoder with picklers of this class.
+    pub(crate) fn new(class: Bound<'_, PyAny>) -> PyResult<Self> {
+        let by_name = class.is(python::forking_pickler(class.py())?);
+        Ok(Self { class: class.unbind(), by_name, spare: Mutex::default() })
+    }
+
+    /// Whether functions are sent by name. Otherwise a function is sent as it is at that moment, globals and all.
+    pub(crate) const fn sends_by_name(&self) -> bool {
+        self.by_name
+    }
+
     /// Pickles `value` behind `head`.
     pub(crate) fn pickle(&self, value: &Bound<'_, PyAny>, head: &[u8]) -> PyResult<Pickled> {
         let py = value.py();
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // Reducers are arbitrary code and may submit to the same pool: nobody else may use this pickler meanwhile.
-        let pickler = spare.map_or_else(|| Pickler::new(py), Ok)?;
+        let pickler = spare.map_or_else(|| Pickler::new(self.class.bind(py)), Ok)?;
         let sink = pickler.sink.get();
         sink.bytes().extend_from_slice(head);
         sink.bytes().push(PICKLE);

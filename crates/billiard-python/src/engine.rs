@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::calls::Packer;
+use crate::codec::Encoder;
 use crate::errors::IntoPyErr;
 use crate::handles::{ApplyResult, Extras, MapResult};
 use crate::process::Child;
@@ -75,7 +76,7 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (workers, *, tasks_per_worker, max_restarts, restart_window, terminate, soft, inspect, cpus))]
+    #[pyo3(signature = (workers, *, tasks_per_worker, max_restarts, restart_window, terminate, soft, inspect, cpus, pickler))]
     #[expect(clippy::too_many_arguments, reason = "each is an option of the pool")]
     fn new(
         workers: u32,
@@ -86,6 +87,7 @@ impl Engine {
         soft: i32,
         inspect: i32,
         cpus: usize,
+        pickler: Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let window = Duration::try_from_secs_f64(restart_window).unwrap_or(Duration::from_secs(1));
         let engine = engine::Engine::new(Options {
@@ -96,7 +98,8 @@ impl Engine {
             spin: cpus > 1,
         })
         .map_err(IntoPyErr::into_py_err)?;
-        Ok(Self { shared: Arc::new(Shared::new(engine)), streams: Mutex::default() })
+        let shared = Shared::new(engine, Encoder::new(pickler)?);
+        Ok(Self { shared: Arc::new(shared), streams: Mutex::default() })
     }
 
     /// Start the background thread.

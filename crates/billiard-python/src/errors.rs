@@ -2,9 +2,12 @@
 
 use std::io;
 
+use billiard::process::zygote::ZygoteError;
 use billiard::sys::SignalError;
 use pyo3::PyErr;
-use pyo3::exceptions::{PyOSError, PyProcessLookupError};
+use pyo3::exceptions::{
+    PyBrokenPipeError, PyChildProcessError, PyOSError, PyProcessLookupError, PyRuntimeError, PyValueError,
+};
 
 /// An error of the core that knows its Python exception.
 pub(crate) trait IntoPyErr {
@@ -30,6 +33,18 @@ impl IntoPyErr for SignalError {
         match self {
             Self::Os { source, .. } => source.into_py_err(),
             gone => PyProcessLookupError::new_err((libc_esrch(), gone.to_string())),
+        }
+    }
+}
+
+impl IntoPyErr for ZygoteError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::Os { source, .. } => source.into_py_err(),
+            Self::Gone => PyBrokenPipeError::new_err(self.to_string()),
+            Self::TooManyDescriptors(_) => PyValueError::new_err(format!("too many fds: {self}")),
+            Self::WrongProcess => PyRuntimeError::new_err(self.to_string()),
+            other => PyChildProcessError::new_err(other.to_string()),
         }
     }
 }

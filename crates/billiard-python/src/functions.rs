@@ -31,6 +31,9 @@ impl Functions {
         encoder: &Encoder,
         function: &Bound<'_, PyAny>,
     ) -> PyResult<u32> {
+        if !encoder.sends_by_name() {
+            return Ok(0);
+        }
         let py = function.py();
         let address = function.as_ptr() as usize;
         {

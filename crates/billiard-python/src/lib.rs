@@ -17,6 +17,7 @@ mod stream;
 mod system;
 mod wait;
 mod worker;
+mod zygote;
 
 use std::collections::BTreeMap;
 
@@ -35,16 +36,18 @@ mod _billiard {
     #[pymodule_export]
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
-    use crate::process::Child;
+    use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
     #[pymodule_export]
     use crate::system::{
-        get_pdeathsig, has_pidfd, mem_available, mem_limit, mem_rss, mem_rss_peak, oom_kills, set_pdeathsig,
-        usable_cpu_count,
+        get_pdeathsig, has_pidfd, mem_available, mem_limit, mem_rss, mem_rss_peak, null_stdin, oom_kills,
+        set_pdeathsig, usable_cpu_count,
     };
     #[pymodule_export]
     use crate::worker::{Runtime, Seat};
+    #[pymodule_export]
+    use crate::zygote::{Zygote, ZygoteServer, packet_pair};
 
     #[pymodule_init]
     fn init() {

@@ -1,24 +1,33 @@
-//! Handles of child processes.
+//! Handles of child processes, a child's handle of its parent, and starting another program.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 
-use billiard::process::Waited;
-use billiard::sys::{Deadline, ExitStatus, SignalError};
+use billiard::process::{self, Orphan, Waited};
+use billiard::sys::descriptor::{claim, lend};
+use billiard::sys::signal::{Mask, SIGINT};
+use billiard::sys::spawn::Program;
+use billiard::sys::{Deadline, ExitStatus, SignalError, memfd};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::IntoPyErr;
-use crate::wait::{Blocking, Wait};
+use crate::wait::{Blocking, Wait, program_mask};
 
 /// A child of this process: signals and waiting that cannot hit a stranger with the same number.
 #[pyclass(frozen, weakref, module = "billiard._billiard")]
 #[derive(Debug)]
 pub(crate) struct Child {
-    inner: Arc<billiard::process::Child>,
+    inner: Arc<process::Child>,
 }
 
 impl Child {
-    pub(crate) const fn inner(&self) -> &Arc<billiard::process::Child> {
+    pub(crate) fn new_of(child: process::Child) -> Self {
+        Self { inner: Arc::new(child) }
+    }
+
+    pub(crate) const fn inner(&self) -> &Arc<process::Child> {
         &self.inner
     }
 }
@@ -36,12 +45,8 @@ impl Child {
     #[new]
     #[pyo3(signature = (pid, pidfd = true))]
     fn new(pid: i32, pidfd: bool) -> PyResult<Self> {
-        let child = if pidfd {
-            billiard::process::Child::adopt(pid)
-        } else {
-            billiard::process::Child::adopt_by_number(pid)
-        };
-        Ok(Self { inner: Arc::new(child.map_err(IntoPyErr::into_py_err)?) })
+        let child = if pidfd { process::Child::adopt(pid) } else { process::Child::adopt_by_number(pid) };
+        Ok(Self::new_of(child.map_err(IntoPyErr::into_py_err)?))
     }
 
     /// The process id.
@@ -120,4 +125,117 @@ fn sent(outcome: Result<(), SignalError>) -> PyResult<bool> {
         Err(SignalError::Gone) => Ok(false),
         Err(error) => Err(error.into_py_err()),
     }
+}
+
+/// The process that a child belongs to.
+#[pyclass(frozen, module = "billiard._billiard")]
+#[derive(Debug)]
+pub(crate) struct Parent {
+    inner: Arc<process::Parent>,
+}
+
+#[pymethods]
+impl Parent {
+    /// The process `pid`, as it was told to a child.
+    ///
+    /// Args:
+    ///     pid: Its process id.
+    ///     descriptor: Its process descriptor, which belongs to this object from now on; None where there are none.
+    ///
+    /// Raises:
+    ///     OSError: There is no such descriptor.
+    #[new]
+    #[pyo3(signature = (pid, descriptor = None))]
+    fn new(pid: i32, descriptor: Option<RawFd>) -> PyResult<Self> {
+        let descriptor = descriptor.map(claim).transpose().map_err(IntoPyErr::into_py_err)?;
+        let parent = process::Parent::received(pid, descriptor).map_err(IntoPyErr::into_py_err)?;
+        Ok(Self { inner: Arc::new(parent) })
+    }
+
+    /// This process, for a child that it is about to start.
+    ///
+    /// Raises:
+    ///     OSError: No descriptor is left.
+    #[staticmethod]
+    fn own() -> PyResult<Self> {
+        Ok(Self { inner: Arc::new(process::Parent::own().map_err(IntoPyErr::into_py_err)?) })
+    }
+
+    /// The process id.
+    #[getter]
+    fn pid(&self) -> i32 {
+        self.inner.pid()
+    }
+
+    /// A descriptor that becomes readable when the process ends and stays so; None without process descriptors. It belongs
+    /// to this object.
+    #[getter]
+    fn sentinel(&self) -> Option<RawFd> {
+        self.inner.descriptor().map(|fd| fd.as_raw_fd())
+    }
+
+    /// Whether the process still runs.
+    fn is_alive(&self) -> PyResult<bool> {
+        self.inner.is_alive().map_err(IntoPyErr::into_py_err)
+    }
+
+    /// From now on, the calling process does not outlive that one.
+    ///
+    /// Args:
+    ///     may_live: True to end only if that one was killed by a signal, and to live on if it has left by itself.
+    ///
+    /// Raises:
+    ///     OSError: The system has no room for the thread that watches.
+    fn watch(&self, may_live: bool) -> PyResult<()> {
+        let orphan = if may_live { Orphan::MayLive } else { Orphan::Ends };
+        Arc::clone(&self.inner).watch(orphan).map_err(IntoPyErr::into_py_err)
+    }
+}
+
+/// Start a program that inherits descriptors 0, 1, 2 and exactly those given, under the same numbers.
+///
+/// Args:
+///     path: The program.
+///     args: Its arguments, the name it is called by first.
+///     env: Its environment, as NAME=value.
+///     keep: The descriptors.
+///     hold_interrupts: Whether it starts with SIGINT blocked, so that Ctrl-C has to wait until it is ready for it.
+///
+/// Returns:
+///     The process id. Whoever calls this has to wait for it.
+///
+/// Raises:
+///     OSError: The program cannot be started.
+///     ValueError: There is a null byte in one of the strings.
+#[pyfunction]
+#[pyo3(signature = (path, args, env, keep, hold_interrupts = false))]
+pub(crate) fn spawn(
+    py: Python<'_>,
+    path: Vec<u8>,
+    args: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+    keep: Vec<RawFd>,
+    hold_interrupts: bool,
+) -> PyResult<i32> {
+    let text = |bytes| CString::new(bytes).map_err(|_| PyValueError::new_err("embedded null byte"));
+    let path = text(path)?;
+    let args = args.into_iter().map(text).collect::<PyResult<Vec<_>>>()?;
+    let env = env.into_iter().map(text).collect::<PyResult<Vec<_>>>()?;
+    let keep = keep.into_iter().map(lend).collect::<Result<Vec<_>, _>>().map_err(IntoPyErr::into_py_err)?;
+    let mask = program_mask().map_or_else(Mask::current, Ok).map_err(IntoPyErr::into_py_err)?;
+    let mask = if hold_interrupts { mask.and(SIGINT) } else { mask };
+    let program = Program { path: &path, args: &args, env: &env, keep: &keep, mask: Some(&mask) };
+    py.detach(|| program.start()).map_err(IntoPyErr::into_py_err)
+}
+
+/// Anonymous memory that holds some bytes, as a file that is read from the start.
+///
+/// Returns:
+///     Its descriptor, which belongs to the caller.
+///
+/// Raises:
+///     OSError: No memory or descriptor is left.
+#[pyfunction]
+pub(crate) fn memory_file(bytes: &[u8]) -> PyResult<RawFd> {
+    Ok(memfd::holding(bytes).map_err(IntoPyErr::into_py_err)?.into_raw_fd())
 }

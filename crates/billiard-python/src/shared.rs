@@ -39,13 +39,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self {
-            engine,
-            encoder: Encoder::default(),
-            functions: Functions::default(),
-            handles: Mutex::default(),
-        }
+    pub(crate) fn new(engine: Engine, encoder: Encoder) -> Self {
+        Self { engine, encoder, functions: Functions::default(), handles: Mutex::default() }
     }
 
     fn handles(&self) -> MutexGuard<'_, Handles> {

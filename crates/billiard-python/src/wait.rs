@@ -85,6 +85,11 @@ impl Drop for Closed {
     }
 }
 
+/// The program's signal mask, if ours is in force on this thread.
+pub(crate) fn program_mask() -> Option<Mask> {
+    PROGRAM_MASK.get()
+}
+
 /// Gives a forked child the program's signal mask, in case a signal handler forked while ours was in force.
 pub(crate) fn open_signals_in_child() {
     if let Some(mask) = PROGRAM_MASK.take() {

@@ -1,10 +1,12 @@
 //! The worker's loop: takes calls from the ring, makes them, hands in what they return.
 
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use billiard::pool::scheduler::TaskKey;
+use billiard::pool::scheduler::{TaskKey, WorkerId};
 use billiard::pool::{self, Hub, INLINE_MOST, Message, Order, WorkerError};
+use billiard::sys::descriptor::claim;
 use billiard::sys::memory;
 use billiard::sys::poll::Woken;
 use pyo3::exceptions::PyRuntimeError;
@@ -33,7 +35,7 @@ impl IntoPyErr for WorkerError {
     }
 }
 
-/// A worker's place in the pool: made by the parent, taken by the worker after the fork.
+/// A worker's place in the pool: made by the parent, taken by the worker.
 #[pyclass(frozen, module = "billiard._billiard")]
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -54,13 +56,43 @@ impl Seat {
 
 #[pymethods]
 impl Seat {
+    /// The seat that another process has made, in the worker that is to take it.
+    ///
+    /// Args:
+    ///     seat, generation, spin: As `described` tells them.
+    ///     descriptors: Those of `shared`, in the same order; they belong to this object from now on.
+    ///
+    /// Raises:
+    ///     OSError: There is no such descriptor, or it is not of a seat.
+    #[staticmethod]
+    fn received(seat: u32, generation: u32, spin: bool, descriptors: [RawFd; 6]) -> PyResult<Self> {
+        let claimed = descriptors.map(claim).into_iter().collect::<Result<Vec<_>, _>>();
+        let claimed = claimed.map_err(IntoPyErr::into_py_err)?;
+        let [a, b, c, d, e, f]: [OwnedFd; 6] = claimed.try_into().map_err(|_| broken("six were claimed"))?;
+        let seat = pool::Seat::received(WorkerId { seat, generation }, [a, b, c]);
+        let seat = Arc::new(seat.map_err(IntoPyErr::into_py_err)?);
+        let hub = Arc::new(Hub::received([d, e, f]).map_err(IntoPyErr::into_py_err)?);
+        Ok(Self { seat, hub, spin })
+    }
+
+    /// Which seat this is, and whether its worker may spin.
+    fn described(&self) -> (u32, u32, bool) {
+        let WorkerId { seat, generation } = self.seat.id();
+        (seat, generation, self.spin)
+    }
+
+    /// The descriptors that a worker needs which is no copy of this process. They belong to this object.
+    fn shared(&self) -> Vec<RawFd> {
+        self.seat.shared().into_iter().chain(self.hub.shared()).map(|fd| fd.as_raw_fd()).collect()
+    }
+
     /// Take the seat, in the worker's process.
     ///
     /// Args:
-    ///     parent: Process id of the pool's process; the worker does not outlive it.
-    fn take(&self, parent: i32) -> PyResult<Runtime> {
+    ///     pickler: The class of picklers for what tasks return.
+    fn take(&self, pickler: Bound<'_, PyAny>) -> PyResult<Runtime> {
         pool::engine::close_inherited(&self.seat, &self.hub);
-        let runtime = pool::Runtime::new(Arc::clone(&self.seat), Arc::clone(&self.hub), parent, self.spin);
+        let runtime = pool::Runtime::new(Arc::clone(&self.seat), Arc::clone(&self.hub), self.spin);
         Ok(Runtime {
             seat: Arc::clone(&self.seat),
             inner: Mutex::new(Some(runtime.map_err(IntoPyErr::into_py_err)?)),
@@ -69,7 +101,7 @@ impl Seat {
             aim_seen: AtomicU64::new(0),
             told_to_end: AtomicU64::new(0),
             functions: Mutex::default(),
-            encoder: Encoder::default(),
+            encoder: Encoder::new(pickler)?,
         })
     }
 

@@ -12,9 +12,9 @@ use super::engine::{Body, Engine, EngineError, Event, Options, Outcome, Signals}
 use super::job::{Job, Notify, Report, Shape, Verdict};
 use super::scheduler::{Limits, RestartPolicy, WorkerId};
 use super::worker::{INLINE_MOST, Order, Runtime, WorkerError};
-use crate::process::Child;
+use crate::process::{Child, Orphan, Parent};
 use crate::sys::signal::{Blocked, Mask};
-use crate::sys::{Deadline, Forked, cpu, exit_now, fork, pid, thread};
+use crate::sys::{Deadline, Forked, cpu, exit_now, fork, thread};
 
 /// What the workers of a [`Pool`] run: request in, response out; the error is bytes too.
 pub type Handler = dyn Fn(&[u8]) -> Result<Vec<u8>, Vec<u8>> + Send + Sync;
@@ -248,7 +248,7 @@ fn serve(engine: &Engine, craft: &Craft, event: &Event) {
 fn start(engine: &Engine, craft: &Craft, id: WorkerId) -> Result<(), EngineError> {
     let failed = |doing| move |source: io::Error| EngineError::Os { doing, source };
     let (seat, hub) = engine.seat(id)?;
-    let parent = pid();
+    let parent = Arc::new(Parent::own().map_err(failed("open a descriptor of this process"))?);
     match fork().map_err(failed("fork a worker"))? {
         Forked::Child => {
             // FORK: whatever happens, the child does not return into the parent's frames.
@@ -256,8 +256,10 @@ fn start(engine: &Engine, craft: &Craft, id: WorkerId) -> Result<(), EngineError
             // The service thread is deaf to signals; a worker has to hear when it is to end.
             let _ = craft.open.apply();
             let worked = catch_unwind(AssertUnwindSafe(|| {
-                let mut runtime =
-                    Runtime::new(Arc::clone(&seat), Arc::clone(&hub), parent, engine.may_spin())?;
+                parent
+                    .watch(Orphan::Ends)
+                    .map_err(|source| WorkerError::Os { doing: "watch the parent", source })?;
+                let mut runtime = Runtime::new(Arc::clone(&seat), Arc::clone(&hub), engine.may_spin())?;
                 work(&mut runtime, craft.handler.as_ref(), craft.share)
             }));
             exit_now(i32::from(!matches!(worked, Ok(Ok(())))))

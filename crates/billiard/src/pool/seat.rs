@@ -2,14 +2,14 @@
 //! last words; and, for the whole pool, one control page, two doorbells and room for large arguments.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use super::scheduler::{TaskKey, WorkerId};
 use super::{ring, wake};
 use crate::arena::{Area, Mapping, descriptor};
-use crate::sys::{EventFd, Moment, Notebook};
+use crate::sys::{EventFd, Moment, Notebook, memfd};
 
 const LAYOUT: u32 = 2;
 const MAGIC: u32 = 0xb111_a4d5;
@@ -72,6 +72,21 @@ impl Seat {
         map.word64(AT_GENERATION).store(u64::from(id.generation), Relaxed);
         let area = Arc::new(Area::new(Arc::clone(&fd), CONTROL as u64, span));
         Ok(Self { id, fd, map, notebook: Notebook::new()?, bell: EventFd::new()?, area })
+    }
+
+    /// The seat that another process has made, in the worker that is to take it: from [`Seat::shared`], in the same order.
+    pub fn received(id: WorkerId, [fd, notebook, bell]: [OwnedFd; 3]) -> io::Result<Self> {
+        let (fd, span) = received(fd, CONTROL)?;
+        let map = Arc::new(Mapping::new(&fd, 0, CONTROL)?);
+        let area = Arc::new(Area::new(Arc::clone(&fd), CONTROL as u64, span));
+        let (notebook, bell) = (Notebook::received(notebook), EventFd::received(bell));
+        Ok(Self { id, fd, map, notebook, bell, area })
+    }
+
+    /// What a worker needs that is not a copy of this process.
+    #[must_use]
+    pub fn shared(&self) -> [BorrowedFd<'_>; 3] {
+        [self.fd.as_fd(), self.notebook.as_fd(), self.bell.as_fd()]
     }
 
     /// Whose seat it is.
@@ -177,9 +192,14 @@ impl Seat {
 
     /// Descriptors that only this seat's worker may keep.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
-        use std::os::fd::AsFd;
-        vec![self.fd.as_raw_fd(), self.bell.as_fd().as_raw_fd(), self.notebook.descriptor()]
+        self.shared().map(|fd| fd.as_raw_fd()).into()
     }
+}
+
+/// A segment that somebody else has made, and how long the area behind its head is.
+fn received(fd: OwnedFd, head: usize) -> io::Result<(Arc<OwnedFd>, u64)> {
+    let span = memfd::length(&fd)?.checked_sub(head as u64).filter(|span| *span > 0);
+    span.map(|span| (Arc::new(fd), span)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 const AT_WAITER: usize = 0;
@@ -220,10 +240,24 @@ impl Hub {
         Ok(Self { fd, map, background: EventFd::new()?, leader: EventFd::new()?, area })
     }
 
+    /// The hub that another process has made, in a worker: from [`Hub::shared`], in the same order.
+    pub fn received([fd, background, leader]: [OwnedFd; 3]) -> io::Result<Self> {
+        let (fd, span) = received(fd, HUB_HEAD)?;
+        let map = Mapping::new(&fd, 0, HUB_HEAD)?;
+        let area = Arc::new(Area::new(Arc::clone(&fd), HUB_HEAD as u64, span));
+        area.prepare()?;
+        let (background, leader) = (EventFd::received(background), EventFd::received(leader));
+        Ok(Self { fd, map, background, leader, area })
+    }
+
+    /// What a worker needs that is not a copy of this process.
+    #[must_use]
+    pub fn shared(&self) -> [BorrowedFd<'_>; 3] {
+        [self.fd.as_fd(), self.background.as_fd(), self.leader.as_fd()]
+    }
+
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
-        use std::os::fd::AsFd;
-        let bell = |bell: &EventFd| bell.as_fd().as_raw_fd();
-        vec![self.fd.as_raw_fd(), bell(&self.background), bell(&self.leader)]
+        self.shared().map(|fd| fd.as_raw_fd()).into()
     }
 
     /// The parent says who must be woken; results must be looked at once more afterwards. Called under the engine's lock.

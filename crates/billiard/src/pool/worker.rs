@@ -1,11 +1,10 @@
-//! The worker's side: takes tasks, hands in results, sleeps when there is nothing to do, and does not outlive its parent.
+//! The worker's side: takes tasks, hands in results, sleeps when there is nothing to do.
 //!
 //! The runtime knows nothing of what a task means. Its owner (a Rust program, or the Python binding) drives it: ask for
 //! the [`next`](Runtime::next) order, run it, [`publish`](Runtime::publish) the result.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::ring::{self, Head};
 use super::scheduler::TaskKey;
@@ -15,7 +14,7 @@ use crate::arena::{Allocator, Extent, Lease};
 use crate::failpoint;
 use crate::sys::poll::{Woken, readable};
 use crate::sys::signal::Mask;
-use crate::sys::{Deadline, Moment, PidFd, exit_now, now, parent_pid, poll, signal, thread};
+use crate::sys::{Deadline, Moment, now};
 
 pub(super) const TASK: u32 = 1;
 pub(super) const TASK_SHARED: u32 = 2;
@@ -29,9 +28,6 @@ pub(super) const TELL: u64 = 1;
 pub(super) const IS_ERROR: u32 = 1;
 pub(super) const IS_SHARED: u32 = 2;
 pub(super) const IS_LAST: u32 = 4;
-
-/// How long a worker whose parent has died may take to end by itself.
-const ORPHAN_GRACE: Duration = Duration::from_millis(300);
 
 /// Messages up to this size travel in the ring, larger ones in an extent.
 pub const INLINE_MOST: usize = 8 * 1024;
@@ -91,15 +87,12 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Takes the seat. Call it once, in the worker's process; from then on the process ends when its parent does.
-    ///
-    /// # Fork
-    /// Starts a thread, so it belongs into the child, after everything that a fork must do first.
-    pub fn new(seat: Arc<Seat>, hub: Arc<Hub>, parent: i32, spin: bool) -> Result<Self, WorkerError> {
+    /// Takes the seat. Call it once, in the worker's process. That the process does not outlive the pool's is the caller's
+    /// business: see [`Parent::watch`](crate::process::Parent::watch).
+    pub fn new(seat: Arc<Seat>, hub: Arc<Hub>, spin: bool) -> Result<Self, WorkerError> {
         if !seat.is_sound() {
             return Err(WorkerError::Corrupt);
         }
-        watch_parent(parent).map_err(|source| WorkerError::Os { doing: "watch the parent", source })?;
         Ok(Self {
             tasks: seat.task_consumer(),
             results: seat.result_producer(),
@@ -292,30 +285,4 @@ pub(super) fn decode_extent(bytes: &[u8]) -> Option<Extent> {
     let word = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
     let slot = u32::try_from(word(0)?).ok()?;
     Some(Extent { slot, offset: word(8)?, len: word(16)? })
-}
-
-/// Ends this process soon after `parent` has ended.
-fn watch_parent(parent: i32) -> io::Result<()> {
-    let watched = PidFd::open(parent);
-    // The parent may have died, and its number been given away, before the descriptor was opened.
-    let orphaned = !matches!(&watched, Ok(fd) if parent_pid() == Some(fd.pid()));
-    thread::spawn("billiard-parent", 64 * 1024, move || {
-        if !orphaned && let Ok(fd) = watched {
-            match fd.descriptor() {
-                Some(descriptor) => {
-                    while !matches!(readable(&[descriptor], Deadline::Never, None), Ok(Woken::Ready)) {}
-                }
-                // KERNEL: without pidfd there is no event for the end of a parent; its number is looked at instead.
-                None => {
-                    while parent_pid() == Some(fd.pid()) {
-                        let _ = poll::readable(&[], Deadline::At(now().after(ORPHAN_GRACE)), None);
-                    }
-                }
-            }
-        }
-        signal::raise(libc::SIGTERM);
-        let _ = poll::readable(&[], Deadline::At(now().after(ORPHAN_GRACE)), None);
-        exit_now(255);
-    })
-    .map(drop)
 }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::zygote::Zygote;
 use crate::sys::poll::{self, Woken};
 use crate::sys::signal::Mask;
 use crate::sys::{self, Deadline, Ended, ExitStatus, Identity, PidFd, SignalError};
@@ -30,6 +31,19 @@ pub struct Child {
     pidfd: PidFd,
     parent: Identity,
     end: Mutex<Option<Ended>>,
+    /// The zygote that takes its exit status, and its number there. `None`: we are the kernel's idea of its parent.
+    zygote: Option<(Arc<Zygote>, u64)>,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // FORK: in a copy, the zygote's lock may be held by a thread that does not exist.
+        if let Some((zygote, id)) = &self.zygote
+            && self.parent.is_me()
+        {
+            zygote.forget(*id);
+        }
+    }
 }
 
 impl Child {
@@ -44,7 +58,11 @@ impl Child {
     }
 
     fn of(pidfd: PidFd) -> Self {
-        Self { pidfd, parent: sys::me(), end: Mutex::new(None) }
+        Self { pidfd, parent: sys::me(), end: Mutex::new(None), zygote: None }
+    }
+
+    pub(super) fn of_zygote(pidfd: PidFd, zygote: Arc<Zygote>, id: u64) -> Self {
+        Self { pidfd, parent: zygote.owner(), end: Mutex::new(None), zygote: Some((zygote, id)) }
     }
 
     /// The process id.
@@ -67,7 +85,10 @@ impl Child {
         }
         let mut end = self.lock();
         if end.is_none() {
-            *end = self.pidfd.try_wait()?;
+            *end = match &self.zygote {
+                None => self.pidfd.try_wait()?,
+                Some((zygote, id)) => zygote.end_of(*id, &self.pidfd)?,
+            };
         }
         Ok(end.map(|end| end.status))
     }
@@ -103,10 +124,18 @@ impl Child {
                     woken => woken,
                 },
             };
+            let woken = match (&self.zygote, woken) {
+                // It has ended, and how comes along in a moment.
+                (Some((zygote, _)), Woken::Ready) if self.sentinel().is_some() && self.poll()?.is_none() => {
+                    poll::readable(&[zygote.descriptor()], deadline.or_after(nap), open)?
+                }
+                (_, woken) => woken,
+            };
             nap = (nap * 2).min(Duration::from_millis(20));
             match woken {
                 Woken::Ready => {}
                 Woken::Interrupted => return Ok(Waited::Interrupted),
+                Woken::TimedOut if !deadline.passed() => {}
                 Woken::TimedOut => return Ok(self.poll()?.map_or(Waited::TimedOut, Waited::Ended)),
             }
         }

@@ -15,6 +15,12 @@ impl EventFd {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
+    /// A bell that somebody else has made and sent here.
+    #[must_use]
+    pub const fn received(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
     /// Makes the descriptor readable.
     pub fn ring(&self) {
         // The only refusal a valid eventfd knows is a full counter, and then it is ringing already.

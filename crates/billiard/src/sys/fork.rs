@@ -30,9 +30,3 @@ pub fn exit_now(status: i32) -> ! {
     // SAFETY: `_exit` does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }
 }
-
-/// Closes a descriptor by its number, in a child that will never use the value that owns it.
-pub fn close_raw(fd: std::os::fd::RawFd) {
-    // SAFETY: the caller vouches that nobody in this process uses the number any more; a wrong number is refused.
-    unsafe { libc::close(fd) };
-}

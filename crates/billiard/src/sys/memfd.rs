@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, ftruncate,
+    memfd_create,
 };
 
 /// Makes `len` bytes of anonymous shared memory, sealed against ever changing its size. Only `backed` bytes at the start
@@ -22,6 +23,42 @@ pub fn create(len: u64, backed: u64) -> io::Result<OwnedFd> {
     }
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
+}
+
+/// Makes anonymous memory that holds `bytes` and can be read like a file, from the start.
+pub fn holding(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let len = bytes.len() as u64;
+    let fd = create(len, len)?;
+    let mut at = 0;
+    while at < bytes.len() {
+        at += rustix::io::pwrite(&fd, &bytes[at..], at as u64)?;
+    }
+    Ok(fd)
+}
+
+/// Everything that such memory holds.
+pub fn contents(fd: impl AsFd) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(0);
+    let mut bytes = vec![0; len];
+    let mut at = 0;
+    while at < len {
+        match rustix::io::pread(&fd, &mut bytes[at..], at as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => at += n,
+        }
+    }
+    Ok(bytes)
+}
+
+/// How long such memory is that somebody else has made.
+///
+/// # Errors
+/// `InvalidData` if its size could still change: touching what is gone by then would kill the process.
+pub fn length(fd: impl AsFd) -> io::Result<u64> {
+    if !fcntl_get_seals(&fd)?.contains(SealFlags::SHRINK | SealFlags::GROW) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(rustix::fs::fstat(&fd)?.st_size.cast_unsigned())
 }
 
 /// Puts memory behind a range, so that touching it cannot fail later.

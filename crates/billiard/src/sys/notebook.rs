@@ -1,7 +1,7 @@
 //! A page for last words: a process that is dying writes to it with nothing but `write(2)`, another one reads it.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::SeekFrom;
 
@@ -14,10 +14,22 @@ const LEN: usize = 32 * 1024;
 #[derive(Debug)]
 pub struct Notebook(OwnedFd);
 
+impl AsFd for Notebook {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Notebook {
     /// An empty one.
     pub fn new() -> io::Result<Self> {
         memfd::create(LEN as u64, 0).map(Self)
+    }
+
+    /// One that somebody else has made and sent here.
+    #[must_use]
+    pub const fn received(fd: OwnedFd) -> Self {
+        Self(fd)
     }
 
     /// The descriptor, for a crash handler.

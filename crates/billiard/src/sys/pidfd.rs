@@ -4,7 +4,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
+use super::clock::{Deadline, Moment};
 use super::ident::{Identity, me};
+use super::poll::{self, Woken};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// How a process ended.
@@ -40,7 +42,8 @@ pub struct Ended {
 }
 
 impl Ended {
-    const UNKNOWN: Self = Self { status: ExitStatus::Unknown, peak_rss_kib: None };
+    /// Ended, and nobody knows how.
+    pub const UNKNOWN: Self = Self { status: ExitStatus::Unknown, peak_rss_kib: None };
 }
 
 /// Why a signal was not sent.
@@ -96,6 +99,11 @@ impl PidFd {
         }
     }
 
+    /// The process `pid`, whose descriptor somebody has sent us.
+    pub fn from_descriptor(pid: i32, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { pid: pid_of(pid)?, opener: me(), fd: Some(fd) })
+    }
+
     /// Knows the process by its number only, as on kernels without pidfd. For tests of that path.
     pub fn without_descriptor(pid: i32) -> io::Result<Self> {
         Ok(Self { pid: pid_of(pid)?, opener: me(), fd: None })
@@ -111,6 +119,27 @@ impl PidFd {
     #[must_use]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether the process has ended, whoever's child it is.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        match self.descriptor() {
+            Some(fd) => Ok(poll::readable(&[fd], Deadline::At(Moment(0)), None)? == Woken::Ready),
+            // KERNEL: without pidfd only the number can be asked, and one that is not reaped yet still answers.
+            None => Ok(rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH)),
+        }
+    }
+
+    /// Whether the descriptor is still one of a process: a program may have closed it, and opened something else under its
+    /// number.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        let none = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: signal 0 is never sent; the kernel only looks whether it could be.
+        let rc = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), 0, none, 0) };
+        let lost = [Some(libc::EBADF), Some(libc::EINVAL)];
+        rc == 0 || !lost.contains(&io::Error::last_os_error().raw_os_error())
     }
 
     /// Takes the exit status of a child if it has ended. Does not wait. A status is handed out once; remember it.

@@ -3,6 +3,9 @@
 use std::io;
 use std::mem::MaybeUninit;
 
+/// The signal of Ctrl-C.
+pub const SIGINT: i32 = libc::SIGINT;
+
 /// A set of blocked signals, as the calling thread had it.
 #[derive(Clone, Copy)]
 pub struct Mask(libc::sigset_t);
@@ -22,6 +25,26 @@ impl Mask {
         unsafe { libc::sigfillset(set.as_mut_ptr()) };
         // SAFETY: sigfillset initialised it.
         Self(unsafe { set.assume_init() })
+    }
+
+    /// What the calling thread blocks.
+    pub fn current() -> io::Result<Self> {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: without a new set nothing is changed; the old one is written to valid memory.
+        let rc = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), set.as_mut_ptr()) };
+        if rc != 0 {
+            return Err(io::Error::from_raw_os_error(rc));
+        }
+        // SAFETY: a successful call filled it.
+        Ok(Self(unsafe { set.assume_init() }))
+    }
+
+    /// This set and one more signal.
+    #[must_use]
+    pub fn and(mut self, signal: i32) -> Self {
+        // SAFETY: the set is initialised; a number that is no signal leaves it as it is.
+        unsafe { libc::sigaddset(&raw mut self.0, signal) };
+        self
     }
 
     /// Blocks exactly this set in the calling thread and answers what was blocked before.

@@ -1,0 +1,36 @@
+//! Descriptors that come from outside of Rust as bare numbers.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+/// Borrows the descriptor with this number. Whoever owns it vouches that it stays open meanwhile.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn lend<'fd>(number: RawFd) -> io::Result<BorrowedFd<'fd>> {
+    if number < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: not negative; that it is open is checked next, and that it stays so is the caller's word.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_getfd(fd)?;
+    Ok(fd)
+}
+
+/// Takes the descriptor with this number over, and marks it to be closed on exec. Whoever had it must not use it any more.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn claim(number: RawFd) -> io::Result<OwnedFd> {
+    fcntl_setfd(lend(number)?, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and the caller has given it up.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes a descriptor by its number, in a child that will never use the value that owns it.
+pub fn close_raw(fd: RawFd) {
+    // SAFETY: the caller vouches that nobody in this process uses the number any more; a wrong number is refused.
+    unsafe { libc::close(fd) };
+}

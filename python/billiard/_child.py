@@ -1,0 +1,183 @@
+"""The life of a child process: settling in, running, winding up."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import multiprocessing.process as _mproc
+import os
+import sys
+import threading
+
+from . import _billiard, context, process, util
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._parent import ParentProcess
+    from .process import BaseProcess
+
+#: An empty standard input, over descriptor 0. Made before the first fork, since making it afterwards costs
+#: the child more than all the rest of its start.
+_empty_stdin: Any = None
+
+
+def before_fork() -> bool:
+    """Make in the parent what its forked children need.
+
+    Returns:
+        Whether standard input is descriptor 0, as it usually is; see `after_fork`.
+    """
+    global _empty_stdin
+    try:
+        if sys.stdin.fileno() != 0:
+            return False
+        if _empty_stdin is None:
+            _empty_stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
+def replace_stdin(usual: bool) -> None:
+    """Give the process an empty standard input: it must not take the parent's.
+
+    Args:
+        usual: What `before_fork` has returned.
+    """
+    if usual:
+        try:
+            _billiard.null_stdin()
+            sys.stdin = _empty_stdin
+            return
+        except OSError:
+            pass
+    if sys.stdin is None:
+        return
+    try:
+        sys.stdin.close()
+        sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
+    except (OSError, ValueError):
+        pass
+
+
+def bootstrap(
+    obj: BaseProcess, parent: ParentProcess | None, forked: bool = True, usual_stdin: bool = False
+) -> int:
+    """Be the child: settle in, run, wind up.
+
+    Args:
+        obj: The process object that describes this process.
+        parent: Who has started it; this process does not outlive it.
+        forked: Whether this process is a copy of another one.
+        usual_stdin: See `replace_stdin`.
+
+    Returns:
+        The exit code; the caller leaves with it.
+    """
+    code = 1
+    try:
+        if forked:
+            # What was registered there is for the end of the other one.
+            atexit._clear()
+        _settle_in(obj, parent, usual_stdin)
+        if util._logger:
+            util.info("child process %s calling self.run()", obj.pid)
+        try:
+            obj.run()
+            code = 0
+        finally:
+            _wind_up()
+    except SystemExit as error:
+        code = exit_code_of(error)
+    except KeyboardInterrupt:
+        # Whoever has pressed the keys meant the whole program, and the parent says so.
+        code = 1
+    except BaseException:  # the last frame of the process: whatever it is, it ends here
+        code = 1
+        report_crash(obj.name)
+    finally:
+        if util._logger:
+            util.info("process %s exiting with exitcode %d", obj.pid, code)
+        process._maybe_flush(sys.stdout)
+        process._maybe_flush(sys.stderr)
+    return code
+
+
+def _settle_in(obj: BaseProcess, parent: ParentProcess | None, usual_stdin: bool) -> None:
+    """Turn a copy of another process into a process of its own.
+
+    The interpreter's own hooks have by now given `logging` fresh locks and `random` a fresh state. Every
+    object that is touched here costs a page of memory and the time to copy it, so what is as it should be is
+    left alone.
+    """
+    if obj._start_method is not None:
+        context._force_start_method(obj._start_method)
+    process._process_counter = itertools.count(1)
+    replace_stdin(usual_stdin)
+    process._current_process = _mproc._current_process = obj  # type: ignore[attr-defined]
+    process._parent_process = _mproc._parent_process = parent  # type: ignore[attr-defined]
+    # What the standard library knows of children are the parent's. At its exit it would end them.
+    if _mproc._children:  # type: ignore[attr-defined]
+        _mproc._children = set()  # type: ignore[attr-defined]
+    # A process that has not loaded it has registered nothing there.
+    shared: Any = sys.modules.get("multiprocessing.util")
+    if shared is not None:
+        # A process forked while its parent was exiting is not exiting itself.
+        if shared._exiting:
+            shared._exiting = False
+        if shared._finalizer_registry:
+            shared._finalizer_registry.clear()
+        if shared._afterfork_registry:
+            shared._run_after_forkers()
+    if parent is not None:
+        parent._handle.watch(may_live=not obj.daemon)
+
+
+def _wind_up() -> None:
+    """What the interpreter does at its regular end, which a child does not reach: threads first, then
+    finalizers, then what was registered with `atexit`.
+    """
+    # COMPAT: private, but the only way to wait for threads that start others, and what the standard library
+    # calls too.
+    if threading.active_count() > 1 or threading._threading_atexits:  # type: ignore[attr-defined]
+        threading._shutdown()  # type: ignore[attr-defined]
+    shared: Any = sys.modules.get("multiprocessing.util")
+    if shared is not None and (shared._finalizer_registry or util._logger or _mproc._children):  # type: ignore[attr-defined]
+        shared._exit_function()
+    if atexit._ncallbacks():
+        atexit._run_exitfuncs()
+
+
+def exit_code_of(error: SystemExit) -> int:
+    """The exit code that a `SystemExit` asks for; text goes to standard error."""
+    code = error.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    if sys.stderr is not None:
+        sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def report_crash(name: str, words: int | None = None) -> None:
+    """Tell of the exception that ends this process: to the logger where that goes elsewhere, and to standard
+    error.
+
+    Args:
+        name: The process's name.
+        words: A descriptor to tell it to instead, for a process whose owner passes it on.
+    """
+    import traceback
+
+    if words is not None:
+        os.write(words, traceback.format_exc().encode(errors="backslashreplace"))
+        return
+    logger = util._logger
+    if logger is not None and logger.handlers and not util._log_to_stderr:
+        util.error("Process %s", name, exc_info=True)
+    if sys.stderr is not None:
+        sys.stderr.write(f"Process {name}:\n")
+        traceback.print_exc()

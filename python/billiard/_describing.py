@@ -1,0 +1,96 @@
+"""What is sent to a child that is not a copy of its parent, and why it cannot be sent."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+
+from . import reduction, spawn
+from ._serializers import pickler_for
+from .context import set_spawning_popen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .process import BaseProcess
+
+
+def describe(popen: Any, obj: BaseProcess, sign: int | None) -> bytes:
+    """Pickle what a child has to know, and its process object.
+
+    Args:
+        popen: The child's handle; it collects the descriptors that go along.
+        obj: The process object.
+        sign: The end of the sentinel pipe that the child is to keep open, where there are no process
+            descriptors.
+
+    Raises:
+        pickle.PicklingError: Something in the process object cannot be sent; the text says what.
+        RuntimeError: This process is still importing the main module of its parent.
+    """
+    told = spawn.get_preparation_data(obj._name)
+    buffer = io.BytesIO()
+    set_spawning_popen(popen)
+    try:
+        notebook = getattr(obj, "_notebook", None)
+        if notebook is not None:
+            told["last_words"] = popen.DupFd(popen.duplicate_for_child(notebook))
+        if sign is not None:
+            told["sign_of_life"] = popen.DupFd(popen.duplicate_for_child(sign))
+        preload = getattr(obj, "_preload", None)
+        if preload:
+            told["preload"] = preload
+        reduction.dump(told, buffer)
+        start = buffer.tell()
+        try:
+            pickler_for(obj._serializer)(buffer, None).dump(obj)
+        except Exception as error:
+            raise _explained(obj, error) from error
+    finally:
+        set_spawning_popen(None)
+    if not spawn.main_module():
+        _refuse_what_was_typed_in(buffer.getbuffer()[start:])
+    return buffer.getvalue()
+
+
+def _explained(obj: BaseProcess, error: Exception) -> pickle.PicklingError:
+    from ._tasks import culprit
+
+    path, reason = culprit(f"{type(obj).__name__} {obj.name!r}", obj, error)
+    return pickle.PicklingError(f"cannot send {path} to the child: {type(reason).__name__}: {reason}")
+
+
+def _refuse_what_was_typed_in(pickled: Any) -> None:
+    """A child cannot import what was defined in an interactive session, or on the command line."""
+    if b"__main__" not in bytes(pickled):
+        return
+    for module, name in _globals_of(pickled):
+        if module == "__main__":
+            raise pickle.PicklingError(
+                f"{name!r} is defined in __main__, which has no file that a child could import "
+                f"({'an interactive session' if hasattr(sys, 'ps1') else 'as with python -c'}): move it to a "
+                'module, or start the process from a context with serializer="cloudpickle"'
+            )
+
+
+def _globals_of(pickled: Any) -> list[tuple[str, str]]:
+    """The module-level objects that a pickle refers to, as (module, name)."""
+    import pickletools
+
+    found, memo, texts = [], [], ["", ""]
+    last = ""
+    for opcode, arg, _ in pickletools.genops(bytes(pickled)):
+        if opcode.name == "MEMOIZE":
+            memo.append(last)
+            continue
+        if opcode.name == "STACK_GLOBAL":
+            found.append((texts[-2], texts[-1]))
+        if "GET" in opcode.name and isinstance(arg, int):
+            last = memo[arg] if arg < len(memo) else ""
+        else:
+            last = arg if isinstance(arg, str) else ""
+        if last:
+            texts = [texts[-1], last]
+    return found

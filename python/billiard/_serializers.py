@@ -1,0 +1,97 @@
+"""What turns objects into bytes: the package's pickler, or one that the program has chosen."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+
+from .reduction import ForkingPickler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar
+
+    Serializer = str | tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None
+
+
+@functools.cache
+def pickler_for(serializer: Serializer) -> Any:
+    """Return the pickler class of a serializer.
+
+    What it writes can be read by `pickle.loads`, whichever it is.
+
+    Args:
+        serializer: ``None`` or ``"pickle"`` for the package's own; ``"cloudpickle"`` to send functions and
+            classes that cannot be imported by value; or a pair of functions, one that turns an object into
+            bytes and one, importable by the receiver, that turns them back.
+
+    Raises:
+        ImportError: ``cloudpickle`` is not installed.
+        TypeError: It is none of these.
+        ValueError: There is no serializer of that name.
+    """
+    if serializer is None or serializer == "pickle":
+        return ForkingPickler
+    if serializer == "cloudpickle":
+        return _cloud_pickler()
+    if isinstance(serializer, str):
+        raise ValueError(f"serializer must be 'pickle', 'cloudpickle' or a pair, not {serializer!r}")
+    try:
+        dumps, loads = serializer
+    except (TypeError, ValueError):
+        dumps = loads = None  # type: ignore[assignment]
+    if not (callable(dumps) and callable(loads)):
+        raise TypeError(f"serializer must be a name or a pair of functions, not {serializer!r}")
+    return functools.partial(_PairPickler, dumps, loads)
+
+
+def _cloud_pickler() -> Any:
+    try:
+        import cloudpickle
+    except ImportError as error:
+        why = 'serializer="cloudpickle" needs cloudpickle: pip install "billiard[cloudpickle]"'
+        raise ImportError(why, name="cloudpickle") from error
+    from collections import ChainMap
+
+    class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """Sends what cannot be imported by value, and the package's own types like `ForkingPickler`."""
+
+        dispatch_table: ClassVar[Any] = ChainMap(
+            ForkingPickler._extra_reducers, cloudpickle.Pickler.dispatch_table
+        )
+
+    return CloudPickler
+
+
+class _Packed:
+    """An object in the form that the program's own function has given it."""
+
+    def __init__(self, loads: Callable[[bytes], Any], data: bytes) -> None:
+        self._loads, self._data = loads, data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._loads, (self._data,)
+
+
+class _PairPickler:
+    """Looks like a pickler to those who use one, and leaves the work to the program's own function."""
+
+    def __init__(
+        self,
+        dumps: Callable[[Any], bytes],
+        loads: Callable[[bytes], Any],
+        file: Any,
+        protocol: int | None = None,
+        *,
+        buffer_callback: object = None,  # noqa: ARG002
+    ) -> None:
+        self._dumps, self._loads = dumps, loads
+        self._file, self._protocol = file, protocol
+
+    def dump(self, obj: Any) -> None:
+        packed = _Packed(self._loads, self._dumps(obj))
+        self._file.write(pickle.dumps(packed, self._protocol))
+
+    def clear_memo(self) -> None:
+        """There is none: every object is packed by itself."""

@@ -1,0 +1,284 @@
+"""The fork server: a process that is started once, loads what all children need, and is forked for each of
+them.
+
+Its children start as fast as forks, but from a process that has no threads and nothing of this one's memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import io
+import os
+import pickle
+import signal
+import sys
+import threading
+
+from . import _billiard, process, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+__all__ = [
+    "ForkServer",
+    "ensure_running",
+    "get_inherited_fds",
+    "main",
+    "set_forkserver_preload",
+]
+
+#: More descriptors than that, the server's own included, are refused.
+MAXFDS_TO_SEND = 256
+_OWN_FDS = 4
+
+#: Whether the kernel hands out process descriptors.
+_PIDFD = _billiard.has_pidfd()
+
+
+class ForkServer:
+    """This process's fork server."""
+
+    def __init__(self) -> None:
+        self._forget()
+        self._preload_modules = ["__main__"]
+        self._inherited_fds: list[int] | None = None
+
+    def _forget(self) -> None:
+        self._owner = os.getpid()
+        # FORK: a lock that another thread held when this process was forked is of no use to it.
+        self._lock = threading.Lock()
+        self._zygote: _billiard.Zygote | None = None
+        self._child: _billiard.Child | None = None
+        self._loaded: list[str] = []
+
+    def set_forkserver_preload(self, modules_names: list[str]) -> None:
+        """Say what the server loads before it forks; what it has loaded stays loaded.
+
+        Args:
+            modules_names: Names of modules. ``"__main__"`` is the program's main module. Modules that cannot
+                be imported are left to the children.
+
+        Raises:
+            TypeError: It is not a list of strings.
+        """
+        if isinstance(modules_names, str) or not all(isinstance(name, str) for name in modules_names):
+            raise TypeError("module_names must be a list of strings")
+        self._preload_modules = list(modules_names)
+
+    def get_inherited_fds(self) -> list[int]:
+        """Return the descriptors that were sent along with this process, in order.
+
+        Raises:
+            RuntimeError: This process was not started by a fork server.
+        """
+        if self._inherited_fds is None:
+            raise RuntimeError("this process was not started by a fork server")
+        return self._inherited_fds
+
+    def ensure_running(self) -> None:
+        """Start the server if it does not run, and have it load what it has not loaded."""
+        self._running()
+
+    def preload(self, names: Iterable[str]) -> None:
+        """Have the server load modules, in addition to what was set; now, if it runs, else when it is
+        started.
+        """
+        self._preload_modules += [name for name in names if name not in self._preload_modules]
+        if self._zygote is not None and self._owner == os.getpid():
+            self._running()
+
+    def start(self, data: bytes, parent: int | None, fds: list[int]) -> _billiard.Child:
+        """Have a child forked.
+
+        Args:
+            data: What it is told.
+            parent: The process descriptor of this process, where there is one.
+            fds: The descriptors it gets.
+
+        Raises:
+            OSError: The server cannot be started, or cannot fork.
+            ValueError: Too many descriptors.
+        """
+        if len(fds) + _OWN_FDS >= MAXFDS_TO_SEND:
+            raise ValueError("too many fds")
+        keep = [*fds] if parent is None else [parent, *fds]
+        try:
+            return self._running().start(data, keep)
+        except BrokenPipeError:
+            # It was killed since we looked; nothing was started yet, so a new one can do it.
+            return self._running().start(data, keep)
+
+    def _running(self) -> _billiard.Zygote:
+        if self._owner != os.getpid():
+            self._forget()
+        with self._lock:
+            if self._zygote is None or self._zygote.gone:
+                self._start()
+            zygote = self._zygote
+            assert zygote is not None
+            wanted = [name for name in self._preload_modules if name not in self._loaded]
+            if wanted:
+                zygote.load(self._to_load(wanted))
+                self._loaded += wanted
+            return zygote
+
+    def _start(self) -> None:
+        self._reap()
+        ours, theirs = _billiard.packet_pair()
+        try:
+            parent = _billiard.Parent.own()
+            call = f"main({theirs}, {parent.sentinel}, [], owner={self._owner})"
+            command = spawn.interpreter_command(f"from billiard.forkserver import main; {call}")
+            pid = _billiard.spawn(
+                os.fsencode(command[0]),
+                [os.fsencode(word) for word in command],
+                spawn.child_environment(),
+                sorted(fd for fd in (theirs, parent.sentinel) if fd is not None),
+                hold_interrupts=True,
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        self._zygote, self._child = _billiard.Zygote(ours), _billiard.Child(pid)
+        _watch_exit()
+
+    def _to_load(self, names: list[str]) -> bytes:
+        told = spawn.get_preparation_data("forkserver")
+        # A child may be told the key, a server need not be.
+        del told["authkey"], told["start_method"]
+        return pickle.dumps((names, told))
+
+    def _reap(self) -> None:
+        self._zygote = None
+        self._loaded = []
+        child, self._child = self._child, None
+        if child is not None and child.wait(1.0) is None:
+            child.signal(signal.SIGKILL)
+            child.wait()
+
+    def _stop(self) -> None:
+        """End the server; the next start makes a new one."""
+        if self._owner == os.getpid():
+            with self._lock:
+                self._reap()
+
+
+_forkserver = ForkServer()
+ensure_running = _forkserver.ensure_running
+get_inherited_fds = _forkserver.get_inherited_fds
+set_forkserver_preload = _forkserver.set_forkserver_preload
+
+
+def _watch_exit() -> None:
+    from .util import Finalize
+
+    # After everything that may still start or end a child.
+    Finalize(_forkserver, _forkserver._stop, exitpriority=-50)
+
+
+# --- the server's own process ---
+
+
+def main(
+    listener_fd: int,
+    alive_r: int | None,
+    preload: list[str],
+    main_path: str | None = None,
+    sys_path: list[str] | None = None,
+    *,
+    owner: int | None = None,
+) -> None:
+    """Be the fork server, until the process that it serves is gone. Does not return.
+
+    Args:
+        listener_fd: The server's end of the socket to that process.
+        alive_r: The process descriptor of that process.
+        preload: What to load first.
+        main_path: The file of the program's main module, for ``"__main__"`` in ``preload``.
+        sys_path: Where modules are looked for.
+        owner: The process id of that process; the default is whoever has started this one.
+    """
+    told: dict[str, Any] = {} if sys_path is None else {"sys_path": sys_path}
+    if main_path is not None:
+        told["init_main_from_path"] = main_path
+    # Ctrl-C is for the program, and a server that is gone would only be missed.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) or signal.default_int_handler
+    code = 1
+    try:
+        server = _billiard.ZygoteServer(listener_fd, owner or os.getppid(), alive_r)
+        load(preload, told)
+        code = _serve(server, owner or os.getppid(), interrupt)
+    finally:
+        os._exit(code)
+
+
+def _serve(server: _billiard.ZygoteServer, owner: int, interrupt: Any) -> int:
+    while (order := server.next()) is not None:
+        kind, number, data, fds = order
+        if kind == "load":
+            load(*pickle.loads(data))
+            server.loaded(number)
+            continue
+        try:
+            pid = _billiard.fork()
+        except OSError as error:
+            server.failed(number, error.errno or errno.EAGAIN)
+        else:
+            if pid == 0:
+                signal.signal(signal.SIGINT, interrupt)
+                _be_child(server, number, owner, data, fds)
+            server.born(number, pid)
+        for fd in fds:
+            os.close(fd)
+    return 0
+
+
+def _be_child(server: _billiard.ZygoteServer, number: int, owner: int, data: bytes, fds: list[int]) -> None:
+    code = 1
+    try:
+        if server.introduce(number):
+            process._kin = os.getpid(), os.getppid()
+            descriptor = fds.pop(0) if _PIDFD else None
+            _forkserver._inherited_fds = fds
+            code = spawn.run(io.BytesIO(data), _billiard.Parent(owner, descriptor), forked=True)
+    finally:
+        # FORK: whatever happened, the child must not return into the server's frames.
+        os._exit(code)
+
+
+def load(names: list[str], told: dict[str, Any]) -> None:
+    """Load modules in this process, so that its forks have them.
+
+    Args:
+        names: Their names. What cannot be imported is left to the children, who then say why.
+        told: What `spawn.get_preparation_data` has told of the process that children are started for.
+    """
+    current = process.current_process()
+    where = {name: told.pop(name, None) for name in ("init_main_from_name", "init_main_from_path")}
+    if "__main__" in names:
+        told.update({name: value for name, value in where.items() if value is not None})
+    current._inheriting = True  # type: ignore[attr-defined]
+    try:
+        _quietly(spawn.prepare, told)
+        for name in names:
+            if name != "__main__":
+                _quietly(__import__, name)
+    finally:
+        del current._inheriting  # type: ignore[attr-defined]
+    # What is there now is shared by all children for as long as nobody writes to it, the garbage collector
+    # included.
+    gc.collect()
+    gc.freeze()
+
+
+def _quietly(call: Any, *args: Any) -> None:
+    try:
+        call(*args)
+    except BaseException:  # an exit as well: the server has to go on
+        process._maybe_flush(sys.stdout)
+        process._maybe_flush(sys.stderr)
