@@ -174,14 +174,19 @@ mod tests {
     #[test]
     fn it_gets_its_environment_and_exactly_its_descriptors() {
         let (r, w) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        // Not marked to be closed on exec.
-        let (_stray, _other) = rustix::pipe::pipe().unwrap();
-        let script = format!("echo $GREETING $(ls /proc/$$/fd) >&{}", w.as_raw_fd());
+        // Not marked to be closed on exec, and not meant for it all the same.
+        let (stray, _other) = rustix::pipe::pipe().unwrap();
+        let (kept, stray) = (w.as_raw_fd(), stray.as_raw_fd());
+        // The shell must not open anything of its own meanwhile, as it does for a substitution.
+        let script = format!(
+            "set -- $GREETING; for n in 0 2 {kept} {stray} {}; do \
+             if [ -e /proc/$$/fd/$n ]; then set -- $* yes; else set -- $* no; fi; done; echo $* >&{kept}",
+            r.as_raw_fd()
+        );
         assert_eq!(run(&script, &[w.as_fd()]), ExitStatus::Code(0));
         let mut answer = [0; 200];
         let len = rustix::io::read(&r, &mut answer).unwrap();
-        let answer = std::str::from_utf8(&answer[..len]).unwrap();
-        assert_eq!(answer.trim(), format!("hello 0 1 2 {}", w.as_raw_fd()));
+        assert_eq!(std::str::from_utf8(&answer[..len]).unwrap().trim(), "hello yes yes yes no no");
     }
 
     #[test]
