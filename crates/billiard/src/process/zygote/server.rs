@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::super::Parent;
 use super::wire::{LONGEST, Reply, Request};
+use crate::failpoint;
 use crate::sys::packet::{self, Arrival, Packet};
 use crate::sys::poll::{Woken, readable};
 use crate::sys::{Deadline, PidFd, Poller, close_raw, memfd, now, pid};
@@ -165,6 +166,7 @@ impl Server {
 
     /// In the zygote: the child was forked.
     pub fn born(&mut self, id: u64, child: i32) -> io::Result<()> {
+        failpoint::pass("forked");
         let pidfd = PidFd::open(child).or_else(|_| PidFd::without_descriptor(child))?;
         if let Some(fd) = pidfd.descriptor() {
             // Even numbers from 2 on; 0 and 1 are taken.
@@ -192,6 +194,7 @@ impl Server {
     pub fn introduce(self, id: u64) -> io::Result<bool> {
         // KERNEL: without pidfd this one has no descriptor either, and none is sent.
         let own = PidFd::open(pid())?;
+        failpoint::pass("unintroduced");
         let heard = self.say(Reply::Started { id, pid: pid() }, Some(&own));
         // FORK: these were opened by the zygote, so dropping them here does not close them.
         let descriptors = self.children.values().filter_map(|(_, child)| child.descriptor());
