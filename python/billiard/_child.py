@@ -8,6 +8,7 @@ import multiprocessing.process as _mproc
 import os
 import sys
 import threading
+from contextlib import suppress
 
 from . import _billiard, context, process, util
 
@@ -18,60 +19,48 @@ if TYPE_CHECKING:
     from ._parent import ParentProcess
     from .process import BaseProcess
 
+#: Whether standard input is descriptor 0, as it usually is. Set by `before_fork`, read in the child.
+_usual_stdin = False
 #: An empty standard input, over descriptor 0. Made before the first fork, since making it afterwards costs
 #: the child more than all the rest of its start.
 _empty_stdin: Any = None
 
 
-def before_fork() -> bool:
-    """Make in the parent what its forked children need.
-
-    Returns:
-        Whether standard input is descriptor 0, as it usually is; see `after_fork`.
-    """
-    global _empty_stdin
+def before_fork() -> None:
+    """Make in the parent what its forked children need."""
+    global _usual_stdin, _empty_stdin
     try:
-        if sys.stdin.fileno() != 0:
-            return False
-        if _empty_stdin is None:
+        _usual_stdin = sys.stdin.fileno() == 0
+        if _usual_stdin and _empty_stdin is None:
             _empty_stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     except (AttributeError, OSError, ValueError):
-        return False
-    return True
+        _usual_stdin = False
 
 
-def replace_stdin(usual: bool) -> None:
-    """Give the process an empty standard input: it must not take the parent's.
-
-    Args:
-        usual: What `before_fork` has returned.
-    """
-    if usual:
+def replace_stdin() -> None:
+    """Give the process an empty standard input: it must not take the parent's."""
+    if _usual_stdin:
         try:
             _billiard.null_stdin()
-            sys.stdin = _empty_stdin
-            return
         except OSError:
             pass
+        else:
+            sys.stdin = _empty_stdin
+            return
     if sys.stdin is None:
         return
-    try:
+    with suppress(OSError, ValueError):
         sys.stdin.close()
         sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
-    except (OSError, ValueError):
-        pass
 
 
-def bootstrap(
-    obj: BaseProcess, parent: ParentProcess | None, forked: bool = True, usual_stdin: bool = False
-) -> int:
+def bootstrap(obj: BaseProcess, parent: ParentProcess | None, forked: bool = True) -> int:
     """Be the child: settle in, run, wind up.
 
     Args:
         obj: The process object that describes this process.
         parent: Who has started it; this process does not outlive it.
         forked: Whether this process is a copy of another one.
-        usual_stdin: See `replace_stdin`.
 
     Returns:
         The exit code; the caller leaves with it.
@@ -81,7 +70,7 @@ def bootstrap(
         if forked:
             # What was registered there is for the end of the other one.
             atexit._clear()
-        _settle_in(obj, parent, usual_stdin)
+        _settle_in(obj, parent)
         if util._logger:
             util.info("child process %s calling self.run()", obj.pid)
         try:
@@ -105,7 +94,7 @@ def bootstrap(
     return code
 
 
-def _settle_in(obj: BaseProcess, parent: ParentProcess | None, usual_stdin: bool) -> None:
+def _settle_in(obj: BaseProcess, parent: ParentProcess | None) -> None:
     """Turn a copy of another process into a process of its own.
 
     The interpreter's own hooks have by now given `logging` fresh locks and `random` a fresh state. Every
@@ -115,7 +104,7 @@ def _settle_in(obj: BaseProcess, parent: ParentProcess | None, usual_stdin: bool
     if obj._start_method is not None:
         context._force_start_method(obj._start_method)
     process._process_counter = itertools.count(1)
-    replace_stdin(usual_stdin)
+    replace_stdin()
     process._current_process = _mproc._current_process = obj  # type: ignore[attr-defined]
     process._parent_process = _mproc._parent_process = parent  # type: ignore[attr-defined]
     # What the standard library knows of children are the parent's. At its exit it would end them.

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 
-from . import _billiard, process, spawn
+from . import _billiard, _child, process, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -245,7 +245,9 @@ def _be_child(server: _billiard.ZygoteServer, number: int, owner: int, data: byt
             process._kin = os.getpid(), os.getppid()
             descriptor = fds.pop(0) if _PIDFD else None
             _forkserver._inherited_fds = fds
-            code = spawn.run(io.BytesIO(data), _billiard.Parent(owner, descriptor), forked=True)
+            parent = _billiard.Parent(owner, descriptor)
+            obj, told = spawn.receive(io.BytesIO(data))
+            code = obj if isinstance(obj, int) else spawn.run(obj, told, parent, forked=True)
     finally:
         # FORK: whatever happened, the child must not return into the server's frames.
         os._exit(code)
@@ -270,6 +272,7 @@ def load(names: list[str], told: dict[str, Any]) -> None:
                 _quietly(__import__, name)
     finally:
         del current._inheriting  # type: ignore[attr-defined]
+    _child.before_fork()
     # What is there now is shared by all children for as long as nobody writes to it, the garbage collector
     # included.
     gc.collect()

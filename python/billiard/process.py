@@ -365,13 +365,11 @@ class BaseProcess:
             return "started"
         return f"stopped[{_exitcode_to_name.get(exitcode, exitcode)}]" if exitcode else "stopped"
 
-    def _bootstrap(
-        self, *, parent: ParentProcess | None = None, forked: bool = True, usual_stdin: bool = False
-    ) -> int:
+    def _bootstrap(self, *, parent: ParentProcess | None = None, forked: bool = True) -> int:
         """Be the child. Returns the exit code; the caller leaves with it."""
         from . import _child
 
-        return _child.bootstrap(self, parent, forked, usual_stdin)
+        return _child.bootstrap(self, parent, forked)
 
 
 def _maybe_flush(f: Any) -> None:

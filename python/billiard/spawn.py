@@ -213,20 +213,21 @@ def spawn_main(
 
 def _main(fd: int, *, parent: _billiard.Parent | None = None) -> int:
     """Read from a descriptor what to do, and do it. Returns the exit code."""
+    _child.before_fork()
     with open(fd, "rb") as stream:
-        return run(stream, parent, forked=False)
+        obj, told = receive(stream)
+    return obj if isinstance(obj, int) else run(obj, told, parent, forked=False)
 
 
-def run(stream: Any, handle: _billiard.Parent | None, forked: bool) -> int:
-    """Be the child that is described in a stream: first how to prepare, then the process object.
+def receive(stream: Any) -> tuple[process.BaseProcess | int, dict[str, Any]]:
+    """Become what is described in a stream: first how to prepare, then the process object.
 
     Args:
         stream: A binary file.
-        handle: Who has started it, as far as is known.
-        forked: Whether this process is a copy of another one.
 
     Returns:
-        The exit code.
+        The process object, or the exit code of a process that has failed before it had one; and what else was
+        told.
     """
     current = process.current_process()
     current._inheriting = True  # type: ignore[attr-defined]
@@ -236,19 +237,33 @@ def run(stream: Any, handle: _billiard.Parent | None, forked: bool) -> int:
             told = pickle.load(stream)
             prepare(told)
             util._setup_logging_from_environment()
-            obj: process.BaseProcess = pickle.load(stream)
+            return pickle.load(stream), told
         finally:
             del current._inheriting  # type: ignore[attr-defined]
             _let_interrupts_in()
     except KeyboardInterrupt:
-        return 1
+        return 1, told
     except SystemExit as error:
-        return _child.exit_code_of(error)
+        return _child.exit_code_of(error), told
     except BaseException:  # the last frame of the process
         words = told.get("last_words")
         _child.report_crash(told.get("name", current.name), words.detach() if words else None)
-        return 1
-    parent = ParentProcess(told["parent_name"], handle) if handle is not None else None
+        return 1, told
+
+
+def run(obj: process.BaseProcess, told: dict[str, Any], handle: _billiard.Parent | None, forked: bool) -> int:
+    """Be the child.
+
+    Args:
+        obj: The process object.
+        told: What its parent has told besides.
+        handle: Who has started it, as far as is known.
+        forked: Whether this process is a copy of another one.
+
+    Returns:
+        The exit code.
+    """
+    parent = ParentProcess(told.get("parent_name", "MainProcess"), handle) if handle is not None else None
     return obj._bootstrap(parent=parent, forked=forked)
 
 

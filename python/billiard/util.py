@@ -15,7 +15,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from multiprocessing.util import (  # type: ignore[attr-defined]  # noqa: F401
         Finalize,
         ForkAwareLocal,
@@ -212,6 +212,17 @@ def _setup_logging_from_environment() -> None:
     handler.setFormatter(logging.Formatter(os.environ.get("_MP_FORK_LOGFORMAT_") or DEFAULT_LOGGING_FORMAT))
     logger.addHandler(handler)
     logger._rudimentary_setup = True  # type: ignore[attr-defined]
+
+
+def close_all_fds_except(fds: Iterable[int]) -> None:
+    """Close every open descriptor of this process, but for some.
+
+    Args:
+        fds: What to leave open.
+    """
+    from .compat import close_open_fds
+
+    close_open_fds(fds)
 
 
 def _eintr_retry(func: Callable[..., _T]) -> Callable[..., _T]:
