@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from .process import BaseProcess
 
 
-def describe(popen: Any, obj: BaseProcess, sign: int | None) -> bytes:
+def describe(
+    popen: Any, obj: BaseProcess, sign: int | None, environment: dict[bytes, bytes | None] | None = None
+) -> bytes:
     """Pickle what a child has to know, and its process object.
 
     Args:
         popen: The child's handle; it collects the descriptors that go along.
         obj: The process object.
-        sign: The end of the sentinel pipe that the child is to keep open, where there are no process
+        sign: The end of the sentinel pipe that the child is to keep open, where processes have no
             descriptors.
+        environment: What is to change in the child's environment; ``None`` for a value takes it away.
 
     Raises:
         pickle.PicklingError: Something in the process object cannot be sent; the text says what.
@@ -39,9 +42,9 @@ def describe(popen: Any, obj: BaseProcess, sign: int | None) -> bytes:
             told["last_words"] = popen.DupFd(popen.duplicate_for_child(notebook))
         if sign is not None:
             told["sign_of_life"] = popen.DupFd(popen.duplicate_for_child(sign))
-        preload = getattr(obj, "_preload", None)
-        if preload:
-            told["preload"] = preload
+        changes = {**(environment or {}), **getattr(obj, "_environment", {})}
+        if changes:
+            told["environment"] = changes
         reduction.dump(told, buffer)
         start = buffer.tell()
         try:

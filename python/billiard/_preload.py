@@ -1,14 +1,47 @@
-"""Loading what workers need where it is loaded once for many of them."""
+"""What workers find when they start: modules that are loaded already, and limits for those that are not."""
 
 from __future__ import annotations
 
 import importlib
+
+from ._submitting import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .context import BaseContext
+
+
+#: Where numerical libraries look, when they are loaded, for the number of threads that they may use.
+_THREAD_VARIABLES = (
+    "BLIS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+
+
+def thread_limits(wanted: int | str | None, workers: int, context: BaseContext) -> dict[bytes, bytes]:
+    """Return the environment that limits the threads of numerical libraries in a worker.
+
+    Args:
+        wanted: How many threads; ``"auto"`` for a worker's share of the usable processors; ``None``: no limit.
+        workers: How many workers share them.
+        context: Knows how many processors are usable.
+
+    Raises:
+        TypeError: It is neither a number nor ``"auto"``.
+        ValueError: It is below 1.
+    """
+    if wanted is None:
+        return {}
+    if wanted == "auto":
+        wanted = max(1, context.usable_cpu_count() // workers)
+    threads = checked("threads_per_worker", wanted, 1, int)
+    return {name.encode(): b"%d" % threads for name in _THREAD_VARIABLES}
 
 
 def load_ahead(context: BaseContext, names: Iterable[str]) -> tuple[str, ...]:

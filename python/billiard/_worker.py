@@ -22,7 +22,7 @@ from .reduction import register
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
     from typing import Any
 
@@ -101,6 +101,7 @@ class Worker:
         self._seat: _billiard.Seat | None = None
         self._runtime: _billiard.Runtime | None = None
         self._preload: Sequence[str] = ()
+        self._environment: Mapping[bytes, bytes] = {}
         self._serializer: Serializer = None
 
     def contribute_to_object(self, obj: Any) -> Any:
@@ -123,7 +124,7 @@ class Worker:
             self.max_memory_per_child,
             self.on_ready_counter,
         )
-        given = {"_seat": self._seat, "_preload": self._preload, "_serializer": self._serializer}
+        given = {name: getattr(self, name) for name in ("_seat", "_preload", "_environment", "_serializer")}
         return type(self), arguments, given
 
     def __call__(self) -> None:
@@ -160,6 +161,7 @@ class Worker:
     def after_fork(self) -> None:
         """Make the process a worker: run the initializer, then take over the signals."""
         clear_terminate_handler_fired()
+        os.environb.update(self._environment)
         for module in self._preload:
             __import__(module)
         if self.initializer is not None:

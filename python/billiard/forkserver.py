@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 from . import _billiard, _child, process, spawn
 
@@ -38,6 +39,10 @@ _OWN_FDS = 4
 _PIDFD = _billiard.has_pidfd()
 
 
+def _rights() -> tuple[object, ...]:
+    return os.getresuid(), os.getresgid()
+
+
 class ForkServer:
     """This process's fork server."""
 
@@ -53,6 +58,8 @@ class ForkServer:
         self._zygote: _billiard.Zygote | None = None
         self._child: _billiard.Child | None = None
         self._loaded: list[str] = []
+        self._environment: dict[bytes, bytes] = {}
+        self._rights = _rights()
 
     def set_forkserver_preload(self, modules_names: list[str]) -> None:
         """Say what the server loads before it forks; what it has loaded stays loaded.
@@ -115,7 +122,8 @@ class ForkServer:
         if self._owner != os.getpid():
             self._forget()
         with self._lock:
-            if self._zygote is None or self._zygote.gone:
+            # Of a process that has given up its rights, no child may have them.
+            if self._zygote is None or self._zygote.gone or self._rights != _rights():
                 self._start()
             zygote = self._zygote
             assert zygote is not None
@@ -145,7 +153,17 @@ class ForkServer:
         finally:
             os.close(theirs)
         self._zygote, self._child = _billiard.Zygote(ours), _billiard.Child(pid)
+        self._environment, self._rights = dict(os.environb), _rights()
         _watch_exit()
+
+    def changes(self) -> dict[bytes, bytes | None]:
+        """What has changed in this process's environment since the server was started; ``None`` is gone."""
+        then, now = self._environment, dict(os.environb)
+        if then == now or self._zygote is None:
+            return {}
+        changed: dict[bytes, bytes | None] = dict.fromkeys(then.keys() - now.keys())
+        changed.update((name, value) for name, value in now.items() if then.get(name) != value)
+        return changed
 
     def _to_load(self, names: list[str]) -> bytes:
         told = spawn.get_preparation_data("forkserver")
@@ -272,6 +290,9 @@ def load(names: list[str], told: dict[str, Any]) -> None:
                 _quietly(__import__, name)
     finally:
         del current._inheriting  # type: ignore[attr-defined]
+        # What they have printed would be printed by every child again.
+        process._maybe_flush(sys.stdout)
+        process._maybe_flush(sys.stderr)
     _child.before_fork()
     # What is there now is shared by all children for as long as nobody writes to it, the garbage collector
     # included.
@@ -280,8 +301,6 @@ def load(names: list[str], told: dict[str, Any]) -> None:
 
 
 def _quietly(call: Any, *args: Any) -> None:
-    try:
+    # An exit as well: the server has to go on.
+    with suppress(BaseException):
         call(*args)
-    except BaseException:  # an exit as well: the server has to go on
-        process._maybe_flush(sys.stdout)
-        process._maybe_flush(sys.stderr)

@@ -14,7 +14,7 @@ import threading
 from . import _billiard, _tasks
 from ._billiard import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
 from ._hooks import is_overridden
-from ._preload import load_ahead
+from ._preload import load_ahead, thread_limits
 from ._semaphore import LaxBoundedSemaphore
 from ._serializers import pickler_for
 from ._service import CLOSE, RUN, TERMINATE, PoolThread, Supervisor, end_pool, stop_if_not_current
@@ -104,6 +104,10 @@ class Pool(Submitting):
         serializer: How calls and results are sent: ``"pickle"``, ``"cloudpickle"``, which sends functions and
             classes that cannot be imported by value, or a pair of functions; the default is the context's,
             which is pickle.
+        threads_per_worker: How many threads numerical libraries (OpenMP, OpenBLAS, MKL, numexpr, numba) may
+            use in each worker; ``"auto"`` shares the usable processors out among the workers. It tells those
+            that a worker loads itself: where it is a copy of a process that has loaded them, they stay as
+            they are.
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
@@ -148,6 +152,7 @@ class Pool(Submitting):
         *,
         preload: Iterable[str] = (),
         serializer: Serializer = None,
+        threads_per_worker: int | str | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         if not threads:
@@ -179,6 +184,7 @@ class Pool(Submitting):
         self.restart_state = restart_state(limit, window)
         self._Process = self._ctx.Process
         self._serializer = serializer if serializer is not None else self._ctx._serializer
+        self._environment = thread_limits(threads_per_worker, self._processes, self._ctx)
         self._preload = load_ahead(self._ctx, preload)
 
         self._engine = _billiard.Engine(
@@ -257,7 +263,9 @@ class Pool(Submitting):
         )
         worker._seat = self._seat
         worker._preload, worker._serializer = self._preload, self._serializer
+        worker._environment = self._environment
         process = self.WorkerProcess(worker)
+        process._environment = self._environment
         # What goes wrong before the worker can say so is told to the pool, rather than to standard error.
         process._notebook = self._seat.notebook if self._seat is not None else None
         if process._serializer is None:

@@ -53,7 +53,7 @@ class Popen(popen_fork.Popen):
     def _launch(self, process_obj: BaseProcess) -> None:
         watch, sign = popen_fork._sentinel_pipe()
         try:
-            data = describe(self, process_obj, sign)
+            data = describe(self, process_obj, sign, forkserver._forkserver.changes())
             parent = _billiard.Parent.own()
             child = forkserver._forkserver.start(data, parent.sentinel, self._fds)
         except BaseException:

@@ -283,6 +283,14 @@ def prepare(data: dict[str, Any]) -> None:
             apply(data[name])
 
 
+def _change_environment(changes: dict[bytes, bytes | None]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            os.environb.pop(name, None)
+        else:
+            os.environb[name] = value
+
+
 def _load_all(names: Sequence[str]) -> None:
     for name in names:
         importlib.import_module(name)
@@ -333,6 +341,7 @@ def import_main_path(main_path: str) -> None:
 
 #: What is applied of what a parent has told, in this order.
 _PREPARATIONS: dict[str, Callable[[Any], object]] = {
+    "environment": _change_environment,
     "name": lambda name: setattr(process.current_process(), "name", name),
     "authkey": lambda key: setattr(process.current_process(), "authkey", key),
     "log_to_stderr": lambda wanted: wanted and util.log_to_stderr(),
