@@ -28,7 +28,7 @@ def thread_limits(wanted: int | str | None, workers: int, context: BaseContext) 
     """Return the environment that limits the threads of numerical libraries in a worker.
 
     Args:
-        wanted: How many threads; ``"auto"`` for a worker's share of the usable processors; ``None``: no limit.
+        wanted: How many threads; ``"auto"`` is its share of the usable processors, ``None`` no limit.
         workers: How many workers share them.
         context: Knows how many processors are usable.
 

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`sys`] | the only room that talks to the kernel |
 //! | [`arena`] | shared-memory segments, and the extents inside them |
-//! | [`process`] | handles of child processes |
+//! | [`process`] | child processes: zygotes that fork them, handles that know how they end, watches that end orphans |
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
