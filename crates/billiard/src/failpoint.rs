@@ -1,7 +1,8 @@
 //! Places at which a test can have the process killed, as if by `kill -9`, in the middle of what must not be torn.
 //!
 //! Without the feature `failpoints` there is nothing here. With it, `BILLIARD_FAILPOINT=name:n` kills every process when it
-//! passes the place of that name for the `n`-th time.
+//! passes the place of that name for the `n`-th time, and `BILLIARD_DENY=name` denies it something of the kernel's, as an
+//! older one would.
 
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
@@ -27,4 +28,22 @@ pub(crate) fn pass(name: &str) {
     {
         crate::sys::signal::raise(libc::SIGKILL);
     }
+}
+
+/// Whether a test denies this process something.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub(crate) const fn is_denied(_what: &str) -> bool {
+    false
+}
+
+#[cfg(feature = "failpoints")]
+pub(crate) fn is_denied(what: &str) -> bool {
+    use std::sync::LazyLock;
+
+    static DENIED: LazyLock<Option<String>> = LazyLock::new(|| {
+        #[expect(clippy::disallowed_methods, reason = "read once, by a test that has no other threads yet")]
+        std::env::var("BILLIARD_DENY").ok()
+    });
+    DENIED.as_deref() == Some(what)
 }
