@@ -4,8 +4,8 @@ The original needs a process that outlives the others and unlinks the semaphores
 semaphore there is a name in the file system. Nothing of this package has a name: what processes share is
 memory that is gone with the last of them, however they end. So there is nothing to track, and no tracker.
 
-What others register is therefore checked and forgotten. A promise to unlink it could not be kept by anybody
-who may be killed himself.
+What others register is therefore checked and forgotten. A promise to unlink it could not be kept by a process
+that may be killed as well.
 """
 
 from __future__ import annotations
