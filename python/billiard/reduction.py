@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import copyreg
+import errno
 import functools
 import io
 import os
@@ -14,7 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from . import context
+
 __all__ = [
+    "DupFd",
     "ForkingPickler",
     "dump",
     "recv_handle",
@@ -230,3 +234,52 @@ def recv_handle(conn: Any) -> int:
     """
     with _socket_of(conn) as sock:
         return recvfds(sock, 1)[0]
+
+
+def DupFd(fd: int) -> Any:
+    """Wrap a descriptor so that it can be pickled.
+
+    While a child is being started on this thread, the child inherits it. Otherwise this process keeps a copy
+    and hands it to whoever unpickles the wrapper; see `billiard.resource_sharer`.
+
+    Args:
+        fd: The descriptor. It may be closed afterwards, in the first case once the child has been started.
+
+    Returns:
+        An object whose ``detach()`` answers the descriptor, once, in the process that unpickled it.
+
+    Raises:
+        OSError: It is not open.
+    """
+    popen = context.get_spawning_popen()
+    if popen is not None:
+        return popen.DupFd(popen.duplicate_for_child(fd))
+    from . import resource_sharer
+
+    return resource_sharer.DupFd(fd)
+
+
+def _reduce_socket(s: socket.socket) -> tuple[Any, ...]:
+    fd = s.fileno()
+    if fd < 0:
+        raise OSError(errno.EBADF, "cannot pickle a closed socket")
+    return _rebuild_socket, (DupFd(fd), int(s.family), int(s.type), s.proto, s.gettimeout())
+
+
+def _rebuild_socket(
+    df: Any, family: int, type: int, proto: int, timeout: float | None = None
+) -> socket.socket:
+    fd = df.detach()
+    try:
+        sock = socket.socket(family, type, proto, fileno=fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    # What a child inherits has come through an exec; this one need not go through another.
+    sock.set_inheritable(False)
+    # Both processes' sockets block or do not block together, so they had better agree.
+    sock.settimeout(timeout)
+    return sock
+
+
+register(socket.socket, _reduce_socket)
