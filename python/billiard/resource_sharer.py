@@ -4,6 +4,9 @@ What a child is given when it is started it inherits. What is pickled for a proc
 be fetched: the pickle carries an address and a ticket, and this process keeps a copy of the descriptor and a
 thread that hands it out at that address, once, to whoever shows the ticket and holds the family's key.
 
+It does so until the process has ended: children that are waited for at its exit can still fetch. The thread
+is a daemon, what is left goes with the process.
+
 The address is an abstract one, chosen by the kernel: no file that could stay behind. In exchange any process
 on the machine can connect. So the kernel is asked who it is, and all others than this user and root are shown
 out; the key is proved before anything else happens. See `billiard._cloakroom` for what is said.
@@ -39,11 +42,8 @@ _CREDENTIALS = struct.Struct("iII")
 
 _CLOSED = "the process that shared the descriptor has ended, has stopped sharing, or is another user's"
 
-#: What `accept` fails with while something is exhausted.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-#: After the children have been waited for (-1), who may still want descriptors.
-_EXIT_PRIORITY = -20
+#: What `accept` fails with that may be otherwise in a moment. After anything else the thread cannot go on.
+_NOT_NOW = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class DupFd:
@@ -128,16 +128,18 @@ class _Service:
     def close(self) -> None:
         """Close everything that is open here."""
         self.is_over = True
-        self._listener.close()
-        for visitor in self._visitors.values():
-            visitor.close()
+        for sock in (self._listener, *self._visitors.values()):
+            # What somebody has closed behind our back is closed.
+            with suppress(OSError):
+                sock.close()
         self._visitors.clear()
         self._close_kept()
         self._running.discard(self)
 
     def _close_kept(self) -> None:
         for descriptor in self.room.clear():
-            os.close(descriptor)
+            with suppress(OSError):
+                os.close(descriptor)
 
     def _serve(self) -> None:
         try:
@@ -170,10 +172,8 @@ class _Service:
         """Let one visitor in; more have to wait until those that are here were heard."""
         try:
             visitor, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
         except OSError as error:
-            if error.errno not in _EXHAUSTED:
+            if error.errno not in _NOT_NOW:
                 raise
             self.room.rest(time.monotonic())
             return
@@ -221,7 +221,6 @@ class _ResourceSharer:
     def _renew(self) -> None:
         self._lock = threading.RLock()
         self._service: _Service | None = None
-        self._at_exit: util.Finalize[None] | None = None
 
     def register(self, fd: int) -> _Ident:
         """Keep a copy of a descriptor until somebody fetches it. Starts the thread if there is none.
@@ -238,7 +237,6 @@ class _ResourceSharer:
                 service = self._service
                 if service is None or service.is_over:
                     service = self._service = _Service(self._lock, self._running)
-                    self._at_exit = util.Finalize(None, self.stop, exitpriority=_EXIT_PRIORITY)
                 return service.address, service.room.keep(kept)
             except BaseException:
                 os.close(kept)
@@ -275,8 +273,6 @@ class _ResourceSharer:
             if service is None:
                 return
             service.leave()
-            if self._at_exit is not None:
-                self._at_exit.cancel()
         if service.thread is threading.current_thread():
             return
         service.thread.join(timeout)

@@ -122,6 +122,14 @@ def test_a_claim_of_any_other_length_is_refused(room):
         assert room.hear(VISITOR, message, KEY) == (REFUSAL, b"", None)
 
 
+def test_a_ticket_of_another_size_is_refused_to_whoever_proves_it(room):
+    room.keep(10)
+    for size in (0, 15, 17, 1000):
+        claim = Claim(bytes(size), KEY)
+        message = claim.answer(room.greet(VISITOR, 0.0))
+        assert room.hear(VISITOR, message, KEY) == (REFUSAL, b"", None)
+
+
 def test_garbage_is_refused(room):
     room.keep(10)
     source = random.Random(1)

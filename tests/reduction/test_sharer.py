@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,14 +125,47 @@ def test_many_fetch_at_the_same_time(share, in_child):
     assert in_child(fetch_all) == [str(n).encode() for n in range(300)]
 
 
-def test_signals_do_not_reach_the_thread(share):
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+def test_the_thread_waits_for_all_and_for_nobody_in_particular(share):
     share()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as visitor:
+        visitor.connect(service().address)
+        visitor.recv(100)
+        [there] = service()._visitors
+        assert not os.get_blocking(there)
+    assert not os.get_blocking(service()._listener.fileno())
+
+
+def test_a_programs_time_out_for_new_sockets_is_not_for_these(share, in_child):
+    shared = share()
+    here, there = socket.socketpair()
+
+    def fetch():
+        socket.setdefaulttimeout(0.01)
+        there.send(b"x")
+        return read(shared)
+
+    answers = []
+    with here, there:
+        fetching = threading.Thread(target=lambda: answers.append(in_child(fetch)), daemon=True)
+        fetching.start()
+        here.recv(1)
+        with _resource_sharer._lock:  # longer than that
+            threading.Event().wait(0.1)
+        fetching.join(PATIENCE)
+    assert answers == [b"shared"]
+
+
+def test_signals_do_not_reach_the_thread(share):
+    mask = signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGUSR2})
+    try:
+        share()
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGUSR2}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     status = Path(f"/proc/self/task/{service().thread.native_id}/status").read_text()
     [blocked] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk")]
     wanted = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
     assert [number for number in wanted if not blocked >> (number - 1) & 1] == []
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 
 
 def switches():
@@ -212,6 +246,25 @@ def test_a_thread_that_fails_is_replaced(share, in_child, monkeypatch):
     with pytest.raises(EOFError):
         read(shared)
     assert in_child(read, share()) == b"shared"
+
+
+def test_a_thread_whose_descriptors_are_closed_by_others_ends(share, monkeypatch):
+    """A program that closes everything it does not know: nobody spins, and sharing starts anew."""
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    share()
+    blind = service()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as visitor:
+        visitor.connect(blind.address)
+        visitor.recv(100)
+        [kept] = blind.room._kept.values()
+        for fd in (kept, blind._listener.fileno()):
+            os.close(fd)
+    blind.thread.join(PATIENCE)
+    assert not blind.thread.is_alive()
+    assert [failure.exc_type for failure in failures] == [OSError]
+    failures.clear()
+    assert read(share()) == b"shared"
 
 
 def test_stopping_on_the_thread_itself_does_not_wait(share, in_child, monkeypatch):

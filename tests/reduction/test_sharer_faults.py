@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import pickle
 import resource
@@ -19,7 +20,7 @@ from sharing import PATIENCE, read, service
 
 import billiard
 from billiard import _cloakroom
-from billiard._cloakroom import CLAIM_SIZE, GREETING_SIZE, MOST_VISITORS, REFUSAL
+from billiard._cloakroom import CLAIM_SIZE, GREETING_SIZE, MOST_VISITORS, REFUSAL, REST
 from billiard.exceptions import AuthenticationError
 from billiard.resource_sharer import DupFd, _resource_sharer
 
@@ -88,6 +89,15 @@ def test_garbage_is_refused(share, in_child, visit, message):
     assert in_child(read, shared) == b"shared"
 
 
+def test_a_claim_with_something_behind_it_is_refused(share, in_child, visit):
+    shared = share()
+    visitor = visit()
+    claim = _cloakroom.Claim(shared._id[1], billiard.current_process().authkey)
+    visitor.send(claim.answer(visitor.recv(1000)) + b"x")
+    assert visitor.recv(1000) == REFUSAL
+    assert in_child(read, shared) == b"shared"
+
+
 def test_nothing_that_arrives_is_unpickled(share, visit, monkeypatch):
     """Nor does anything stay open that a visitor brings along."""
     share()
@@ -115,6 +125,20 @@ def test_visitors_that_say_nothing_are_shown_out_in_the_end(share, in_child, vis
     for one in silent:
         one.recv(1000)
         assert one.recv(1000) == b""
+
+
+def test_only_so_many_are_let_in(share, visit):
+    share()
+    inside = [visit() for _ in range(MOST_VISITORS)]
+    for one in inside:
+        one.recv(1000)
+    another = visit()
+    another.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        another.recv(1000)
+    another.settimeout(PATIENCE)
+    inside[0].close()
+    assert len(another.recv(1000)) == GREETING_SIZE
 
 
 def test_a_visitor_that_leaves_at_once_is_no_trouble(share, in_child, visit):
@@ -217,9 +241,17 @@ def test_a_process_without_free_descriptors_can_fetch_later(share, in_child):
 
 def test_visitors_wait_while_the_sharing_process_has_no_free_descriptors(share, in_child, monkeypatch):
     shared = share()
-    rested = threading.Event()
+    rests = []
+    rested_thrice = threading.Event()
     rest = service().room.rest
-    monkeypatch.setattr(service().room, "rest", lambda now: (rest(now), rested.set()))
+
+    def resting(now):
+        rest(now)
+        rests.append(now)
+        if len(rests) == 3:
+            rested_thrice.set()
+
+    monkeypatch.setattr(service().room, "rest", resting)
     here, there = socket.socketpair()
 
     def when_told():
@@ -229,15 +261,17 @@ def test_visitors_wait_while_the_sharing_process_has_no_free_descriptors(share, 
 
     answers = []
     with here, there:
-        fetching = threading.Thread(target=lambda: answers.append(in_child(when_told)))
+        fetching = threading.Thread(target=lambda: answers.append(in_child(when_told)), daemon=True)
         fetching.start()
         here.recv(10)
         with descriptors_limited(0):
             here.send(b"x")
-            assert rested.wait(PATIENCE)
+            assert rested_thrice.wait(PATIENCE)
             assert answers == []
         fetching.join(PATIENCE)
     assert answers == [b"shared"]
+    # It does not try again and again meanwhile.
+    assert min(after - before for before, after in itertools.pairwise(rests)) >= REST
 
 
 def as_nobody(function, *args):
@@ -265,7 +299,7 @@ def test_what_another_user_shares_is_not_fetched(in_child):
         there.recv(1)
 
     with here, there:
-        sharing = threading.Thread(target=in_child, args=(as_nobody, share_and_wait))
+        sharing = threading.Thread(target=in_child, args=(as_nobody, share_and_wait), daemon=True)
         sharing.start()
         shared = pickle.loads(here.recv(1000))
         with pytest.raises(AuthenticationError, match="another user's process is at the address"):
@@ -316,7 +350,7 @@ def test_a_process_killed_while_others_fetch_keeps_nobody_waiting(in_child):
 
     answers = []
     with here, there:
-        fetching = threading.Thread(target=lambda: answers.append(in_child(fetch)))
+        fetching = threading.Thread(target=lambda: answers.append(in_child(fetch)), daemon=True)
         fetching.start()
         here.recv(1)
         process.kill()

@@ -66,7 +66,9 @@ def test_a_child_fetches_what_its_parent_shares_and_the_other_way_round(share, i
 
     answers = []
     with here, there:
-        child = threading.Thread(target=lambda: answers.append(in_child(exchange, share(b"the parent's"))))
+        child = threading.Thread(
+            target=lambda: answers.append(in_child(exchange, share(b"the parent's"))), daemon=True
+        )
         child.start()
         theirs = pickle.loads(here.recv(1000))
         # The pickle names the child's address: this process's own sharer does not interfere.
@@ -97,7 +99,7 @@ def test_a_child_forked_while_another_thread_shares(share, in_child):
             held.set()
             done.wait(PATIENCE)
 
-    holder = threading.Thread(target=hold)
+    holder = threading.Thread(target=hold, daemon=True)
     holder.start()
     held.wait(PATIENCE)
     threading.Timer(0.05, done.set).start()
@@ -141,7 +143,7 @@ def test_children_forked_in_the_middle_of_it_all_have_no_copy(in_child):
             found.remove(known)
         return found
 
-    sharing = threading.Thread(target=share_and_stop)
+    sharing = threading.Thread(target=share_and_stop, daemon=True)
     sharing.start()
     try:
         for _ in range(100):
