@@ -11,11 +11,16 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
 
 from . import context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, ClassVar
+
+    _Reducer = Callable[[Any], Any]
 
 __all__ = [
     "DupFd",
@@ -38,10 +43,8 @@ ACKNOWLEDGE = sys.platform == "darwin"
 _MOST_DESCRIPTORS = 253
 _CARRIES_DESCRIPTORS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
 
-_Reducer = Callable[[Any], Any]
 
-
-class _Reducers(dict[type, _Reducer]):
+class _Reducers(dict):  # type: ignore[type-arg]
     """The reducers registered here, then those of `copyreg`; both as they are at the moment of asking.
 
     The pickler asks it for every object of a class that it does not know by itself, so the second look is a

@@ -64,7 +64,15 @@ ALLOWED: dict[str, dict[str, str]] = {
     "billiard.dummy": {
         "Pipe": LATER,
     },
+    "billiard.forkserver": {
+        "connect_to_new_process": "a child is asked for together with all it is told; there is no pipe for that",
+    },
     "billiard.pool": {
+        "job_counter": "the engine numbers the jobs",
+        **dict.fromkeys(
+            ("GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT", "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL"),
+            "a worker does not wait until its messages were counted: what it has written is read after its end",
+        ),
         "LaxBoundedSemaphore.release": "takes the count that the class it inherits from takes",
         **dict.fromkeys(_OWNERS.split(), OWNER_DRIVES),
     },
