@@ -27,7 +27,7 @@ const BLIND: &str = "_without_pidfd";
 
 type Scene = (&'static str, fn());
 
-const SCENES: [Scene; 11] = [
+const SCENES: [Scene; 12] = [
     ("children_end_as_they_end", children_end_as_they_end),
     ("descriptors_and_data_arrive", descriptors_and_data_arrive),
     ("signals_hit_the_child", signals_hit_the_child),
@@ -37,6 +37,7 @@ const SCENES: [Scene; 11] = [
     ("the_zygote_leaves_with_its_owner", the_zygote_leaves_with_its_owner),
     ("a_forked_copy_is_refused", a_forked_copy_is_refused),
     ("something_is_loaded", something_is_loaded),
+    ("a_child_that_cannot_be_watched_is_no_child", a_child_that_cannot_be_watched_is_no_child),
     ("killed_at_unintroduced", killed_at_unintroduced),
     ("killed_at_forked", killed_at_forked),
 ];
@@ -384,6 +385,28 @@ fn something_is_loaded() {
     let mut load = zygote.load(b"everything").expect("a request can be made");
     assert!(matches!(load.step(Deadline::Never, None), Ok(Progress::Done(None))));
     assert!(zygote.load(&vec![0; 1 << 20]).is_err());
+}
+
+fn a_child_that_cannot_be_watched_is_no_child() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let sees = PidFd::open(billiard::sys::pid()).is_ok_and(|own| own.descriptor().is_some());
+    let (zygote, process) = zygote();
+    let few = Rlimit { current: Some(64), maximum: Some(64) };
+    setrlimit(Resource::Nofile, few).expect("a limit can be lowered");
+    let mut all = Vec::new();
+    while let Ok(copy) = rustix::io::dup(rustix::stdio::stdin()) {
+        all.push(copy);
+    }
+    match start(&zygote, b"sleep") {
+        Err(ZygoteError::Os { source, .. }) if sees => assert_eq!(source.raw_os_error(), Some(24)),
+        // KERNEL: without process descriptors there is none that could be missing.
+        Ok(child) if !sees => child.signal(9).expect("a child can be signalled"),
+        other => unreachable!("{other:?}"),
+    }
+    drop(all);
+    let children = format!("/proc/{0}/task/{0}/children", process.pid());
+    until(|| std::fs::read_to_string(&children).expect("the zygote lives").trim().is_empty());
+    assert_eq!(ended(&start(&zygote, &[b'e', 5]).expect("there is room again")), ExitStatus::Code(5));
 }
 
 /// Every child dies before it can introduce itself.

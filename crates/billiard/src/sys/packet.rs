@@ -31,6 +31,8 @@ pub struct Packet {
     pub bytes: Vec<u8>,
     /// The descriptors that came with it, closed on exec.
     pub fds: Vec<OwnedFd>,
+    /// Not all descriptors that were sent have arrived, since there was no room for them; then none is handed out.
+    pub torn: bool,
 }
 
 /// Two connected ends, without a name, closed on exec.
@@ -61,7 +63,7 @@ pub fn send(socket: impl AsFd, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -> io::R
 /// Takes the next message, of at most `most` bytes, if there is one. Does not wait.
 ///
 /// # Errors
-/// `InvalidData` for a message that is longer, or whose descriptors did not all arrive; those that did are closed.
+/// `InvalidData` for a message that is longer.
 pub fn receive(socket: impl AsFd, most: usize) -> io::Result<Arrival> {
     let mut bytes = vec![0; most];
     let mut space = [MaybeUninit::uninit(); SPACE];
@@ -79,14 +81,18 @@ pub fn receive(socket: impl AsFd, most: usize) -> io::Result<Arrival> {
             fds.extend(arrived);
         }
     }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if got.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    if got.bytes == 0 && fds.is_empty() {
+    let torn = got.flags.contains(ReturnFlags::CTRUNC);
+    if got.bytes == 0 && fds.is_empty() && !torn {
         return Ok(Arrival::Closed);
     }
     bytes.truncate(got.bytes);
-    Ok(Arrival::Packet(Packet { bytes, fds }))
+    if torn {
+        fds.clear();
+    }
+    Ok(Arrival::Packet(Packet { bytes, fds, torn }))
 }
 
 #[cfg(test)]

@@ -182,12 +182,19 @@ impl Zygote {
             match packet::receive(&self.control, LONGEST) {
                 Ok(Arrival::Packet(packet)) => {
                     heard = true;
-                    if let Some(reply) = Reply::decode(&packet.bytes) {
-                        account.note(reply, packet.fds.into_iter().next());
+                    match Reply::decode(&packet.bytes) {
+                        Some(Reply::Started { id, pid }) if packet.torn => {
+                            // A child that cannot be watched must not run unwatched. It is the zygote's, so the number is
+                            // still its own.
+                            let _ = PidFd::without_descriptor(pid).map(|child| child.signal(libc::SIGKILL));
+                            account.note(Reply::Failed { id, errno: libc::EMFILE }, None);
+                        }
+                        Some(reply) => account.note(reply, packet.fds.into_iter().next()),
+                        None => {}
                     }
                 }
                 Ok(Arrival::Nothing) => return heard,
-                // Without descriptors left, or after nonsense, what follows can still be read.
+                // After nonsense, what follows can still be read.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Ok(Arrival::Closed) | Err(_) => {
                     account.gone = true;

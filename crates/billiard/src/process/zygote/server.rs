@@ -90,8 +90,12 @@ impl Server {
     }
 
     fn understand(&self, packet: Packet) -> io::Result<Option<Order>> {
-        let Packet { bytes, mut fds } = packet;
+        let Packet { bytes, mut fds, torn } = packet;
         Ok(match Request::decode(&bytes) {
+            Some((Request::Start { id, .. }, _)) if torn => {
+                self.failed(id, &io::Error::from_raw_os_error(libc::EMFILE))?;
+                None
+            }
             Some((Request::Start { id, beside }, rest)) => {
                 let data =
                     if beside { fds.pop().map(memfd::contents).transpose() } else { Ok(Some(rest.to_vec())) };
