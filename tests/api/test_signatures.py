@@ -65,7 +65,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "Pipe": LATER,
     },
     "billiard.forkserver": {
-        "connect_to_new_process": "a child is asked for together with what it is told, not told afterwards",
+        "connect_to_new_process": "a child is told everything as it is asked for, nothing afterwards",
     },
     "billiard.pool": {
         "job_counter": "the engine numbers the jobs",
