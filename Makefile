@@ -27,6 +27,8 @@ $(VENV)/.setup: requirements-dev.txt requirements-test.txt
 	@touch $@
 
 build: $(VENV)/.built ## compile the extension in release mode, into .venv
+	@# As an installed package is: otherwise, where bytecode is not written, every child would compile it anew.
+	@$(BIN)/python -m compileall -q python/billiard
 
 $(VENV)/.built: $(RUST) $(VENV)/.setup
 	@echo "build: the release extension (the first time takes a minute)"
