@@ -499,6 +499,10 @@ class Zygote:
         control: One end of `packet_pair`, which belongs to this object from now on.
     """
     def __new__(cls, /, control: SupportsIndex) -> Zygote: ...
+    def dismiss(self, /) -> None:
+        """
+        Send it away. Its children live on.
+        """
     @property
     def gone(self, /) -> bool:
         """

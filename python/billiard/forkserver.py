@@ -172,7 +172,9 @@ class ForkServer:
         return pickle.dumps((names, told))
 
     def _reap(self) -> None:
-        self._zygote = None
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.dismiss()
         self._loaded = []
         child, self._child = self._child, None
         if child is not None and child.wait(1.0) is None:

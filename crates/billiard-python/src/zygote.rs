@@ -49,6 +49,11 @@ impl Zygote {
         self.inner.is_gone()
     }
 
+    /// Send it away. Its children live on.
+    fn dismiss(&self) {
+        self.inner.dismiss();
+    }
+
     /// Start a child.
     ///
     /// Args:

@@ -27,7 +27,7 @@ const BLIND: &str = "_without_pidfd";
 
 type Scene = (&'static str, fn());
 
-const SCENES: [Scene; 12] = [
+const SCENES: [Scene; 13] = [
     ("children_end_as_they_end", children_end_as_they_end),
     ("descriptors_and_data_arrive", descriptors_and_data_arrive),
     ("signals_hit_the_child", signals_hit_the_child),
@@ -36,6 +36,7 @@ const SCENES: [Scene; 12] = [
     ("the_end_of_the_zygote_ends_no_child", the_end_of_the_zygote_ends_no_child),
     ("the_zygote_leaves_with_its_owner", the_zygote_leaves_with_its_owner),
     ("a_forked_copy_is_refused", a_forked_copy_is_refused),
+    ("one_that_is_sent_away_leaves_its_children", one_that_is_sent_away_leaves_its_children),
     ("something_is_loaded", something_is_loaded),
     ("a_child_that_cannot_be_watched_is_no_child", a_child_that_cannot_be_watched_is_no_child),
     ("killed_at_unintroduced", killed_at_unintroduced),
@@ -378,6 +379,19 @@ fn a_forked_copy_is_refused() {
     assert_eq!(child.poll().expect("a child answers"), None);
     child.signal(9).expect("a child can be signalled");
     assert_eq!(ended(&child), ExitStatus::Signal(9));
+}
+
+fn one_that_is_sent_away_leaves_its_children() {
+    let tells = kernel_tells();
+    let (zygote, process) = zygote();
+    let child = start(&zygote, b"sleep").expect("a child can be started");
+    zygote.dismiss();
+    assert_eq!(ended(&process), ExitStatus::Code(0));
+    assert!(matches!(start(&zygote, &[b'e', 0]), Err(ZygoteError::Gone)));
+    assert_eq!(child.poll().expect("a child answers"), None);
+    child.signal(9).expect("a child can be signalled");
+    let status = ended(&child);
+    assert!(status == ExitStatus::Signal(9) || (!tells && status == ExitStatus::Unknown), "{status:?}");
 }
 
 fn something_is_loaded() {

@@ -60,6 +60,11 @@ pub fn send(socket: impl AsFd, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -> io::R
     }
 }
 
+/// Says that nothing more will be sent; what the other side has sent can still be read.
+pub fn finish(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Write)?)
+}
+
 /// Takes the next message, of at most `most` bytes, if there is one. Does not wait.
 ///
 /// # Errors

@@ -166,6 +166,14 @@ impl Zygote {
         self.overhear().gone
     }
 
+    /// Sends the zygote away; its children live on. Dropping this value does the same, but children's handles share it.
+    pub fn dismiss(&self) {
+        if self.owner.is_me() {
+            // Refused only if it is gone already.
+            let _ = packet::finish(&self.control);
+        }
+    }
+
     /// Reads everything that has been said, for whoever it may concern.
     fn overhear(&self) -> MutexGuard<'_, Account> {
         let mut account = self.account();
