@@ -50,7 +50,7 @@ loom: setup ## try every interleaving of the lock-free protocols
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom timeout 900 \
 		cargo test --quiet --release -p billiard --lib interleavings
 
-test-python: build ## run the Python tests, on every Python that is found (choose: PYTHONS="python3.10 …")
+test-python: build oracle ## run the Python tests, on every Python that is found (choose: PYTHONS="python3.10 …")
 	@.ci/test-pythons $(PYTHONS)
 
 bench: build oracle ## measure against the standard library and the original (choose: BENCH="throughput …")

@@ -98,9 +98,12 @@ def program() -> Program:
 
 @pytest.fixture
 def original() -> Program:
-    """Like `program`, on the original package. Skips the test where that is not installed."""
-    interpreter = Path(__file__).parent.parent / ".oracle" / "bin" / "python"
-    if not interpreter.exists():
+    """Like `program`, on the original package. Skips the test where that is not installed for this Python."""
+    home = Path(__file__).parent.parent / ".oracle"
+    if not (home / "bin" / "python").exists():
         pytest.skip("the original package is not installed: make oracle")
+    if not list(home.glob("lib/python{}.{}".format(*sys.version_info))):
+        pytest.skip("the original package is installed for another version of Python")
+    interpreter = home / "bin" / "python"
     # A path that leads these tests to our package would lead the original's interpreter there too.
     return _program(str(interpreter), {k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
