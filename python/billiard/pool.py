@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._serializers import Serializer
+    from ._threadpool import ThreadPool
 
 ACK = 0
 READY = 1
@@ -506,10 +507,20 @@ _HANDLERS: dict[str, Callable[..., None]] = {
 def _origin() -> str:
     """Where in the program the pool is made."""
     here = os.path.dirname(__file__)
+    ours = (here, os.path.join(here, "dummy"))
     frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == here:
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) in ours:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def __getattr__(name: str) -> Any:
+    # Made from the other pool, so it can only be had later.
+    if name == "ThreadPool":
+        from ._threadpool import ThreadPool
+
+        return ThreadPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
@@ -543,6 +554,7 @@ __all__ = [
     "SoftTimeLimitExceeded",
     "Supervisor",
     "Terminated",
+    "ThreadPool",
     "TimeLimitExceeded",
     "TimeoutError",
     "Worker",

@@ -71,7 +71,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "job_counter": "the engine numbers the jobs",
         **dict.fromkeys(
             ("GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT", "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL"),
-            "a worker does not wait until its messages were counted: what it has written is read after its end",
+            "a worker does not wait until its messages are counted: they are read after its end",
         ),
         "LaxBoundedSemaphore.release": "takes the count that the class it inherits from takes",
         **dict.fromkeys(_OWNERS.split(), OWNER_DRIVES),
