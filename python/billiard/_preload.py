@@ -33,8 +33,9 @@ def load_ahead(context: BaseContext, names: Iterable[str]) -> tuple[str, ...]:
         for name in names:
             importlib.import_module(name)
         return ()
-    if method == "forkserver" and names:
+    if method == "forkserver":
         from .forkserver import _forkserver
 
-        _forkserver.preload(names)
+        # A worker that has to load the pool itself takes ten times as long to start.
+        _forkserver.preload(("billiard.pool", *names))
     return names
