@@ -280,7 +280,8 @@ def _refusal(value: object) -> Exception | None:
     try:
         ForkingPickler.dumps(value)
     except Exception as error:
-        return error
+        # Its frames lead back to all callers, who would be held by their own local variable.
+        return error.with_traceback(None)
     return None
 
 
