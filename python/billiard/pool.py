@@ -107,7 +107,8 @@ class Pool(Submitting):
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
-        ImportError: A module to preload, or the serializer, is not there.
+        ImportError: The serializer is not installed, or a module to preload cannot be imported where workers
+            are copies of this process. Elsewhere that breaks the pool, as workers that cannot begin do.
         TypeError: A number is none, or a callable cannot be called.
         ValueError: A number is too small.
 
