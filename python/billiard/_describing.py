@@ -7,7 +7,7 @@ import pickle
 import sys
 
 from . import reduction, spawn
-from ._serializers import pickler_for
+from ._serializers import pickler_for, refused_by
 from .context import set_spawning_popen
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ def describe(popen: Any, obj: BaseProcess, sign: int | None) -> bytes:
         try:
             pickler_for(obj._serializer)(buffer, None).dump(obj)
         except Exception as error:
-            raise _explained(obj, error) from error
+            raise _explained(obj, error) from refused_by(error)[0]
     finally:
         set_spawning_popen(None)
     if not spawn.main_module():

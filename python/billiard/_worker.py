@@ -9,7 +9,7 @@ import signal
 import sys
 
 from . import _billiard, _tasks
-from ._serializers import pickler_for
+from ._serializers import packed, pickler_for
 from .common import (
     _shutdown_cleanup,
     clear_terminate_handler_fired,
@@ -109,15 +109,16 @@ class Worker:
         return obj
 
     def __reduce__(self) -> tuple[Any, ...]:
+        by = self._serializer
         arguments = (
             self.inq,
             self.outq,
             self.synq,
-            self.initializer,
-            self.initargs,
+            packed(by, self.initializer),
+            packed(by, self.initargs or None) or (),
             self.maxtasks,
             self._shutdown,
-            self.on_exit,
+            packed(by, self.on_exit),
             self.sigprotection,
             self.wrap_exception,
             self.max_memory_per_child,
@@ -150,7 +151,8 @@ class Worker:
     def _take_seat(self) -> None:
         if self._seat is None:
             raise RuntimeError("a worker is started by its pool")
-        self._runtime = self._seat.take(pickler_for(self._serializer))
+        pickler = _tasks.worker_pickler = pickler_for(self._serializer)
+        self._runtime = self._seat.take(pickler)
         self.on_ready_counter = _ReadyCounter(self._runtime)
         # What the interpreter was doing when it crashed, or when a limit passed, is told to the parent.
         faulthandler.disable()

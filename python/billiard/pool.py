@@ -261,8 +261,9 @@ class Pool(Submitting):
         process = self.WorkerProcess(worker)
         # What goes wrong before the worker can say so is told to the pool, rather than to standard error.
         process._notebook = self._seat.notebook if self._seat is not None else None
-        if process._serializer is None:
-            process._serializer = self._serializer
+        if self._serializer is not None:
+            # What a pair of functions makes of a call, it need not be able to make of a process object.
+            process._serializer = self._serializer if isinstance(self._serializer, str) else None
         self._pool.append(process)
         self._process_register_queues(process, queues)
         process.name = process.name.replace("Process", "PoolWorker")
