@@ -134,7 +134,7 @@ class Worker:
         failure: BaseException | None = None
         try:
             self._take_seat()
-            self.after_fork()
+            self._get_ready()
             assert self._runtime is not None
             self._runtime.up()
             self.on_loop_start(pid=pid)
@@ -158,6 +158,15 @@ class Worker:
         faulthandler.disable()
         faulthandler.enable(file=self._seat.notebook, all_threads=True)
         faulthandler.register(SIG_INSPECT, file=self._seat.notebook, all_threads=True, chain=False)
+
+    def _get_ready(self) -> None:
+        try:
+            self.after_fork()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # A worker that leaves before it begins, for whatever reason: if all do, the pool has to say why.
+            if self._seat is not None and not terminate_handler_fired():
+                self._seat.note(_tasks.stack_of(error))
+            raise
 
     def after_fork(self) -> None:
         """Make the process a worker: run the initializer, then take over the signals."""

@@ -243,6 +243,9 @@ def run(stream: Any, handle: _billiard.Parent | None, forked: bool) -> int:
     except KeyboardInterrupt:
         return 1
     except SystemExit as error:
+        words = told.get("last_words")
+        if words is not None:
+            _child.report_crash(told["name"], words.detach())
         return _child.exit_code_of(error)
     except BaseException:  # the last frame of the process
         words = told.get("last_words")
