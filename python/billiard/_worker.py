@@ -124,7 +124,8 @@ class Worker:
             self.max_memory_per_child,
             self.on_ready_counter,
         )
-        given = {"_seat": self._seat, "_preload": self._preload, "_serializer": self._serializer}
+        # The seat comes last: until it is taken, what goes wrong can be told through one of its descriptors.
+        given = {"_preload": self._preload, "_serializer": self._serializer, "_seat": self._seat}
         return type(self), arguments, given
 
     def __call__(self) -> None:
