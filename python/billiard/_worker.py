@@ -135,10 +135,9 @@ class Worker:
         failure: BaseException | None = None
         try:
             self._take_seat()
-            self._get_ready()
+            self._get_ready(pid)
             assert self._runtime is not None
             self._runtime.up()
-            self.on_loop_start(pid=pid)
             code = self.workloop(pid=pid)
         except SystemExit as error:
             code = EX_OK if error.code is None else error.code
@@ -160,9 +159,10 @@ class Worker:
         faulthandler.enable(file=self._seat.notebook, all_threads=True)
         faulthandler.register(SIG_INSPECT, file=self._seat.notebook, all_threads=True, chain=False)
 
-    def _get_ready(self) -> None:
+    def _get_ready(self, pid: int) -> None:
         try:
             self.after_fork()
+            self.on_loop_start(pid=pid)
         except (SystemExit, KeyboardInterrupt) as error:
             # A worker that leaves before it begins, for whatever reason: if all do, the pool has to say why.
             if self._seat is not None and not terminate_handler_fired():
@@ -195,7 +195,9 @@ class Worker:
             soft_timeout_sighandler(signum, frame)
 
     def on_loop_start(self, pid: int) -> None:
-        """Called when the worker is ready for jobs."""
+        """Called when the worker is ready for jobs, and before the pool knows it: if it raises, the worker
+        has not begun.
+        """
 
     def prepare_result(self, result: Any) -> Any:
         """Called with what a task returned; returns what is sent."""
