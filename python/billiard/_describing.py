@@ -7,7 +7,7 @@ import pickle
 import sys
 
 from . import reduction, spawn
-from ._serializers import pickler_for
+from ._serializers import pickler_for, refused_by
 from .context import set_spawning_popen
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ def describe(
         try:
             pickler_for(obj._serializer)(buffer, None).dump(obj)
         except Exception as error:
-            raise _explained(obj, error) from error
+            raise _explained(obj, error) from refused_by(error)[0]
     finally:
         set_spawning_popen(None)
     if not spawn.main_module():

@@ -15,7 +15,30 @@ if TYPE_CHECKING:
     Serializer = str | tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None
 
 
-@functools.cache
+class _Refusal(pickle.PicklingError):
+    """A serializer other than the package's own has refused an object.
+
+    Attributes:
+        reason: What it has raised.
+        pickler: Makes a pickler like the one that has raised it.
+    """
+
+    def __init__(self, reason: Exception, pickler: Any) -> None:
+        super().__init__(str(reason))
+        self.reason, self.pickler = reason, pickler
+
+
+def refused_by(error: Exception) -> tuple[Exception, Any]:
+    """Tell what a pickler of `pickler_for` has raised, and what makes another pickler like it.
+
+    Args:
+        error: What has come out of its ``dump``.
+    """
+    if isinstance(error, _Refusal):
+        return error.reason, error.pickler
+    return error, ForkingPickler
+
+
 def pickler_for(serializer: Serializer) -> Any:
     """Return the pickler class of a serializer.
 
@@ -24,7 +47,7 @@ def pickler_for(serializer: Serializer) -> Any:
     Args:
         serializer: ``None`` or ``"pickle"`` for the package's own; ``"cloudpickle"`` to send functions and
             classes that cannot be imported by value; or a pair of functions, one that turns an object into
-            bytes and one, importable by the receiver, that turns them back.
+            bytes and one, importable by the receiver, that turns them back. A worker uses both.
 
     Raises:
         ImportError: ``cloudpickle`` is not installed.
@@ -46,6 +69,20 @@ def pickler_for(serializer: Serializer) -> Any:
     return functools.partial(_PairPickler, dumps, loads)
 
 
+def packed(serializer: Serializer, value: Any) -> Any:
+    """Have a pair of functions turn an object into bytes that turn themselves back when they are unpickled.
+
+    Args:
+        serializer: See `pickler_for`; only a pair has to: with the others the whole pickle is theirs.
+        value: The object. ``None`` is nothing to send.
+    """
+    if value is None or serializer is None or isinstance(serializer, str):
+        return value
+    dumps, loads = serializer
+    return _Packed(loads, dumps(value))
+
+
+@functools.cache
 def _cloud_pickler() -> Any:
     try:
         import cloudpickle
@@ -60,6 +97,18 @@ def _cloud_pickler() -> Any:
         dispatch_table: ClassVar[Any] = ChainMap(
             ForkingPickler._extra_reducers, cloudpickle.Pickler.dispatch_table
         )
+
+        def dump(self, obj: Any) -> None:
+            """Pickle an object."""
+            try:
+                super().dump(obj)
+            except Exception as error:
+                raise _Refusal(error, type(self)) from None
+
+        def clear_memo(self) -> None:
+            """Forget what was pickled, and the modules that it came from: others may get their addresses."""
+            super().clear_memo()
+            self.globals_ref.clear()
 
     return CloudPickler
 
@@ -90,8 +139,12 @@ class _PairPickler:
         self._file, self._protocol = file, protocol
 
     def dump(self, obj: Any) -> None:
-        packed = _Packed(self._loads, self._dumps(obj))
-        self._file.write(pickle.dumps(packed, self._protocol))
+        try:
+            pickled = pickle.dumps(_Packed(self._loads, self._dumps(obj)), self._protocol)
+        except Exception as error:
+            like_this = functools.partial(type(self), self._dumps, self._loads)
+            raise _Refusal(error, like_this) from None
+        self._file.write(pickled)
 
     def clear_memo(self) -> None:
         """There is none: every object is packed by itself."""

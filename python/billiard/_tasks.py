@@ -5,6 +5,7 @@ The engine calls these functions by name; a task that simply succeeds never gets
 
 from __future__ import annotations
 
+import io
 import pickle
 import signal
 import sys
@@ -13,6 +14,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ._serializers import refused_by
 from .common import clear_terminate_handler_fired, human_status
 from .einfo import ExceptionInfo, ExceptionWithTraceback, RemoteTraceback
 from .exceptions import (
@@ -28,6 +30,9 @@ MAXMEM_USED_FMT = "child process exiting after exceeding memory limit ({0}KiB / 
 
 #: How deep an object is searched for the part that cannot be pickled.
 _DEEPEST = 6
+
+#: Makes the picklers of the pool whose worker this process is.
+worker_pickler: Any = None
 
 
 class MaybeEncodingError(Exception):
@@ -82,8 +87,9 @@ def tell_error(exc: BaseException, in_worker: bool) -> tuple[str, str, str, byte
     info = ExceptionInfo((type(exc), exc, tb))
     name, text = type(exc).__qualname__, _message(exc)
     try:
-        pickled = bytes(ForkingPickler.dumps(info))
-    except Exception as error:
+        pickled = _pickled(info, in_worker)
+    except Exception as refusal:
+        error, _ = refused_by(refusal)
         told = MaybeEncodingError(f"{type(error).__name__}: {error}", f"{name}: {text}")
         told.__cause__ = RemoteTraceback(str(info.traceback))
         info.type, info.exception = type(told), ExceptionWithTraceback(told, None)
@@ -91,6 +97,18 @@ def tell_error(exc: BaseException, in_worker: bool) -> tuple[str, str, str, byte
         info.tb = None
         pickled = bytes(ForkingPickler.dumps(info))
     return name, text, str(info.traceback), pickled
+
+
+def _pickled(info: ExceptionInfo, in_worker: bool) -> bytes:
+    try:
+        return bytes(ForkingPickler.dumps(info))
+    except Exception:
+        # Its class may be one that only the pool's own serializer can send.
+        if not in_worker or worker_pickler in (None, ForkingPickler):
+            raise
+    buffer = io.BytesIO()
+    worker_pickler(buffer, None).dump(info)
+    return buffer.getvalue()
 
 
 def _message(exc: BaseException) -> str:
@@ -257,40 +275,58 @@ def unsendable_item(error: BaseException, function: object, items: Any, start: i
 
 def unsendable_result(error: BaseException, value: object) -> BaseException:
     """Say why a task's result cannot be sent."""
-    path, reason = culprit("result", value, error)
     if not isinstance(error, Exception):
         return error
+    path, reason = culprit("result", value, error)
     return MaybeEncodingError(f"{type(reason).__name__}: {reason} (at {path})", _shown(value))
 
 
 def _named(error: BaseException, parts: list[tuple[str, object]]) -> BaseException:
     if not isinstance(error, Exception):
         return error
+    error, pickler = refused_by(error)
     for name, value in parts:
-        refusal = _refusal(value)
+        refusal = _refusal(value, pickler)
         if refusal is not None:
-            path, reason = culprit(name, value, refusal)
+            path, reason = _trace(name, value, refusal, pickler)
             told = pickle.PicklingError(f"cannot send {path}: {type(reason).__name__}: {reason}")
             told.__cause__ = error
             return told
     return error
 
 
-def _refusal(value: object) -> Exception | None:
+def _refusal(value: object, pickler: Any) -> Exception | None:
     try:
-        ForkingPickler.dumps(value)
+        pickler(io.BytesIO(), None).dump(value)
     except Exception as error:
-        return error
+        # Its frames lead back to all callers, who would be held by their own local variable.
+        return refused_by(error)[0].with_traceback(None)
     return None
 
 
-def culprit(path: str, value: object, reason: BaseException, depth: int = 0) -> tuple[str, BaseException]:
-    """Follow an object down to the part of it that cannot be pickled."""
+def culprit(path: str, value: object, error: Exception) -> tuple[str, Exception]:
+    """Follow an object down to the part of it that cannot be pickled.
+
+    Args:
+        path: What the object is called.
+        value: The object.
+        error: What the pickler has raised.
+
+    Returns:
+        What the part is called, and what is wrong with it.
+    """
+    reason, pickler = refused_by(error)
+    return _trace(path, value, reason, pickler)
+
+
+def _trace(
+    path: str, value: object, reason: Exception, pickler: Any, depth: int = 0
+) -> tuple[str, Exception]:
     if depth < _DEEPEST:
         for step, part in _parts(value):
-            refusal = _refusal(part)
+            refusal = _refusal(part, pickler)
             if refusal is not None:
-                return culprit(path + step, part, refusal, depth + 1)
+                return _trace(path + step, part, refusal, pickler, depth + 1)
     return path, reason
 
 

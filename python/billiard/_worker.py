@@ -9,7 +9,7 @@ import signal
 import sys
 
 from . import _billiard, _tasks
-from ._serializers import pickler_for
+from ._serializers import packed, pickler_for
 from .common import (
     _shutdown_cleanup,
     clear_terminate_handler_fired,
@@ -110,21 +110,23 @@ class Worker:
         return obj
 
     def __reduce__(self) -> tuple[Any, ...]:
+        by = self._serializer
         arguments = (
             self.inq,
             self.outq,
             self.synq,
-            self.initializer,
-            self.initargs,
+            packed(by, self.initializer),
+            packed(by, self.initargs or None) or (),
             self.maxtasks,
             self._shutdown,
-            self.on_exit,
+            packed(by, self.on_exit),
             self.sigprotection,
             self.wrap_exception,
             self.max_memory_per_child,
             self.on_ready_counter,
         )
-        given = {name: getattr(self, name) for name in ("_seat", "_preload", "_environment", "_serializer")}
+        # The seat comes last: until it is taken, what goes wrong can be told through one of its descriptors.
+        given = {name: getattr(self, name) for name in ("_preload", "_environment", "_serializer", "_seat")}
         return type(self), arguments, given
 
     def __call__(self) -> None:
@@ -134,10 +136,9 @@ class Worker:
         failure: BaseException | None = None
         try:
             self._take_seat()
-            self.after_fork()
+            self._get_ready(pid)
             assert self._runtime is not None
             self._runtime.up()
-            self.on_loop_start(pid=pid)
             code = self.workloop(pid=pid)
         except SystemExit as error:
             code = EX_OK if error.code is None else error.code
@@ -151,12 +152,23 @@ class Worker:
     def _take_seat(self) -> None:
         if self._seat is None:
             raise RuntimeError("a worker is started by its pool")
-        self._runtime = self._seat.take(pickler_for(self._serializer))
+        pickler = _tasks.worker_pickler = pickler_for(self._serializer)
+        self._runtime = self._seat.take(pickler)
         self.on_ready_counter = _ReadyCounter(self._runtime)
         # What the interpreter was doing when it crashed, or when a limit passed, is told to the parent.
         faulthandler.disable()
         faulthandler.enable(file=self._seat.notebook, all_threads=True)
         faulthandler.register(SIG_INSPECT, file=self._seat.notebook, all_threads=True, chain=False)
+
+    def _get_ready(self, pid: int) -> None:
+        try:
+            self.after_fork()
+            self.on_loop_start(pid=pid)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # A worker that leaves before it begins, for whatever reason: if all do, the pool has to say why.
+            if self._seat is not None and not terminate_handler_fired():
+                self._seat.note(_tasks.stack_of(error))
+            raise
 
     def after_fork(self) -> None:
         """Make the process a worker: run the initializer, then take over the signals."""
@@ -185,7 +197,9 @@ class Worker:
             soft_timeout_sighandler(signum, frame)
 
     def on_loop_start(self, pid: int) -> None:
-        """Called when the worker is ready for jobs."""
+        """Called when the worker is ready for jobs, and before the pool knows it: if it raises, the worker
+        has not begun.
+        """
 
     def prepare_result(self, result: Any) -> Any:
         """Called with what a task returned; returns what is sent."""

@@ -112,7 +112,8 @@ class Pool(Submitting):
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
-        ImportError: A module to preload, or the serializer, is not there.
+        ImportError: The serializer is not installed, or a module to preload cannot be imported where workers
+            are copies of this process. Elsewhere that breaks the pool, as workers that cannot begin do.
         TypeError: A number is none, or a callable cannot be called.
         ValueError: A number is too small.
 
@@ -269,8 +270,9 @@ class Pool(Submitting):
         process._environment = self._environment
         # What goes wrong before the worker can say so is told to the pool, rather than to standard error.
         process._notebook = self._seat.notebook if self._seat is not None else None
-        if process._serializer is None:
-            process._serializer = self._serializer
+        if self._serializer is not None:
+            # What a pair of functions makes of a call, it need not be able to make of a process object.
+            process._serializer = self._serializer if isinstance(self._serializer, str) else None
         self._pool.append(process)
         self._process_register_queues(process, queues)
         process.name = process.name.replace("Process", "PoolWorker")

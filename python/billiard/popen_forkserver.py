@@ -46,9 +46,12 @@ class Popen(popen_fork.Popen):
         super().__init__(process_obj)
 
     def duplicate_for_child(self, fd: int) -> int:
-        """Send a descriptor along. Returns its place among those that are."""
-        self._fds.append(fd)
-        return len(self._fds) - 1
+        """Send a descriptor along, once however often it is asked for. Returns its place among those that
+        are.
+        """
+        if fd not in self._fds:
+            self._fds.append(fd)
+        return self._fds.index(fd)
 
     def _launch(self, process_obj: BaseProcess) -> None:
         watch, sign = popen_fork._sentinel_pipe()

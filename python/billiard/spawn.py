@@ -244,6 +244,9 @@ def receive(stream: Any) -> tuple[process.BaseProcess | int, dict[str, Any]]:
     except KeyboardInterrupt:
         return 1, told
     except SystemExit as error:
+        words = told.get("last_words")
+        if words is not None:
+            _child.report_crash(told["name"], words.detach())
         return _child.exit_code_of(error), told
     except BaseException:  # the last frame of the process
         words = told.get("last_words")

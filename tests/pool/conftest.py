@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+import billiard
+from billiard import forkserver
 from billiard.pool import Pool
 
 #: How long what must happen may take on a machine that is busy.
 PATIENCE = 30.0
+#: How long a program that a test starts may run.
+PROGRAM_TIMEOUT = 60.0
 
 
 @pytest.fixture
@@ -38,6 +48,51 @@ def make_pool(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Cal
 def pool(make_pool: Callable[..., Pool]) -> Pool:
     """A pool of two workers."""
     return make_pool(2)
+
+
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[None]:
+    """Have the fork server there before anything is counted, and gone after the last test of the module."""
+    forkserver.ensure_running()
+    yield
+    forkserver._forkserver._stop()
+
+
+@pytest.fixture(params=["fork", "forkserver", "spawn"])
+def method(request: pytest.FixtureRequest, fork_server: None) -> str:  # noqa: ARG001
+    """Each start method."""
+    return str(request.param)
+
+
+@pytest.fixture
+def start(method: str, make_pool: Callable[..., Pool]) -> Callable[..., Pool]:
+    """Like `make_pool`, by each start method. What workers run must be where they can import it."""
+    return functools.partial(make_pool, context=billiard.get_context(method))
+
+
+@pytest.fixture
+def script_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Write a program to a file, and answer its path. It finds what lies beside the tests."""
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+    def write(source: str) -> str:
+        path = tmp_path / "program.py"
+        path.write_text(textwrap.dedent(source))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def script(script_file: Callable[[str], str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program from a file; answers a `subprocess.CompletedProcess`."""
+
+    def run(source: str, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, script_file(source), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT, check=False)
+
+    return run
 
 
 @pytest.fixture

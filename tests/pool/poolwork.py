@@ -28,6 +28,10 @@ def pid(*_):
     return os.getpid()
 
 
+def with_pid(x):
+    return x, os.getpid()
+
+
 def fail(message="no"):
     raise ValueError(message)
 
