@@ -497,8 +497,9 @@ class Zygote:
 
     Args:
         control: One end of `packet_pair`, which belongs to this object from now on.
+        process: The server's process.
     """
-    def __new__(cls, /, control: SupportsIndex) -> Zygote: ...
+    def __new__(cls, /, control: SupportsIndex, process: Child) -> Zygote: ...
     def dismiss(self, /) -> None:
         """
         Send it away. Its children live on.
@@ -573,15 +574,20 @@ def build_info() -> dict[str, str]:
     What this extension was built from, and how: `version`, `profile`, `features`.
     """
 
-def fork() -> int:
+def fork(in_child: Any, pidfd: bool = True) -> Child:
     """
-    Duplicates this process, like `os.fork`: all `os.register_at_fork` hooks run.
+    Duplicates this process, like `os.fork`: all `os.register_at_fork` hooks run. The child calls a function and leaves with
+    what that returns, or with 1 if it raises; it never returns from here.
+
+    Args:
+        in_child: What the child calls; returns the exit code.
+        pidfd: False to do without a process descriptor, as on kernels that have none.
 
     Returns:
-        0 in the child, the child's process id in the parent.
+        The child.
 
     Raises:
-        OSError: The system has no room for another process.
+        OSError: The system has no room for another process, or no descriptor is left; then no child is left either.
     """
 
 def get_pdeathsig() -> int:
@@ -660,7 +666,7 @@ def set_pdeathsig(signal: SupportsIndex) -> None:
         OSError: No such signal.
     """
 
-def spawn(path: SupportsGetItem[int, SupportsIndex], args: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], env: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], keep: SupportsGetItem[int, SupportsIndex], hold_interrupts: bool = False) -> int:
+def spawn(path: SupportsGetItem[int, SupportsIndex], args: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], env: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], keep: SupportsGetItem[int, SupportsIndex], for_children: bool = False, pidfd: bool = True) -> Child:
     """
     Start a program that inherits descriptors 0, 1, 2 and exactly those given, under the same numbers.
 
@@ -669,13 +675,16 @@ def spawn(path: SupportsGetItem[int, SupportsIndex], args: SupportsGetItem[int, 
         args: Its arguments, the name it is called by first.
         env: Its environment, as NAME=value.
         keep: The descriptors.
-        hold_interrupts: Whether it starts with SIGINT blocked, so that Ctrl-C has to wait until it is ready for it.
+        for_children: Whether the program is one of ours that starts children: SIGINT is blocked, so that Ctrl-C has to wait until
+            it is ready for it, and otherwise the signal mask is that with which this module was imported, whatever the calling
+            thread blocks. False for the calling thread's mask.
+        pidfd: False to do without a process descriptor, as on kernels that have none.
 
     Returns:
-        The process id. Whoever calls this has to wait for it.
+        The child.
 
     Raises:
-        OSError: The program cannot be started.
+        OSError: The program cannot be started, or no descriptor is left; then nothing was started.
         ValueError: There is a null byte in one of the strings.
     """
 

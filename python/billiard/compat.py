@@ -140,7 +140,10 @@ def spawnv_passfds(path: str | bytes, args: Iterable[str | bytes], passfds: Iter
     from . import _billiard
 
     environment = [name + b"=" + value for name, value in os.environb.items()]
-    return _billiard.spawn(fsencode(path), [fsencode(arg) for arg in args], environment, sorted(set(passfds)))
+    child = _billiard.spawn(
+        fsencode(path), [fsencode(arg) for arg in args], environment, sorted(set(passfds))
+    )
+    return child.pid
 
 
 def isblocking(handle: Any) -> bool:

@@ -6,6 +6,7 @@ Its children start as fast as forks, but from a process that has no threads and 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import io
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 
 from . import _billiard, _child, process, spawn
 
@@ -40,7 +42,12 @@ _PIDFD = _billiard.has_pidfd()
 
 
 def _rights() -> tuple[object, ...]:
-    return os.getresuid(), os.getresgid()
+    return os.getresuid(), os.getresgid(), os.getgroups()
+
+
+def _environment() -> dict[bytes, bytes]:
+    # COMPAT: private, but asked for every child, and a hundred times faster than to copy it item by item.
+    return dict(os.environ._data)  # type: ignore[attr-defined]
 
 
 class ForkServer:
@@ -54,7 +61,8 @@ class ForkServer:
     def _forget(self) -> None:
         self._owner = os.getpid()
         # FORK: a lock that another thread held when this process was forked is of no use to it.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._watches_exit = False
         self._zygote: _billiard.Zygote | None = None
         self._child: _billiard.Child | None = None
         self._loaded: list[str] = []
@@ -128,37 +136,53 @@ class ForkServer:
             zygote = self._zygote
             assert zygote is not None
             wanted = [name for name in self._preload_modules if name not in self._loaded]
-            if wanted:
+            self._loaded += wanted
+        if wanted:
+            # Without the lock: it takes as long as the imports, and signal handlers run meanwhile.
+            try:
                 zygote.load(self._to_load(wanted))
-                self._loaded += wanted
-            return zygote
+            except (BrokenPipeError, ChildProcessError):
+                self._blame(wanted)
+                return self._running()
+        return zygote
+
+    def _blame(self, names: list[str]) -> None:
+        """The server has ended while it loaded something. No server would ever run if that were tried again."""
+        from .util import get_logger, warning
+
+        get_logger()
+        warning("the fork server ended while it was loading %s; children will load that themselves", names)
+        self._preload_modules = [name for name in self._preload_modules if name not in names]
 
     def _start(self) -> None:
         self._reap()
+        # Taken before: what another thread changes meanwhile is told to every child.
+        self._environment, self._rights = _environment(), _rights()
         ours, theirs = _billiard.packet_pair()
         try:
             parent = _billiard.Parent.own()
             call = f"main({theirs}, {parent.sentinel}, [], owner={self._owner})"
             command = spawn.interpreter_command(f"from billiard.forkserver import main; {call}")
-            pid = _billiard.spawn(
+            self._child = _billiard.spawn(
                 os.fsencode(command[0]),
                 [os.fsencode(word) for word in command],
                 spawn.child_environment(),
                 sorted(fd for fd in (theirs, parent.sentinel) if fd is not None),
-                hold_interrupts=True,
+                for_children=True,
             )
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(theirs)
-        self._zygote, self._child = _billiard.Zygote(ours), _billiard.Child(pid)
-        self._environment, self._rights = dict(os.environb), _rights()
-        _watch_exit()
+        self._zygote = _billiard.Zygote(ours, self._child)
+        if not self._watches_exit:
+            self._watches_exit = True
+            _watch_exit()
 
     def changes(self) -> dict[bytes, bytes | None]:
         """What has changed in this process's environment since the server was started; ``None`` is gone."""
-        then, now = self._environment, dict(os.environb)
+        then, now = self._environment, _environment()
         if then == now or self._zygote is None:
             return {}
         changed: dict[bytes, bytes | None] = dict.fromkeys(then.keys() - now.keys())
@@ -178,14 +202,19 @@ class ForkServer:
         self._loaded = []
         child, self._child = self._child, None
         if child is not None and child.wait(1.0) is None:
-            child.signal(signal.SIGKILL)
-            child.wait()
+            # One that has more rights than we have by now has been sent away, and goes when it can.
+            with suppress(PermissionError):
+                child.signal(signal.SIGKILL)
+                child.wait()
 
     def _stop(self) -> None:
         """End the server; the next start makes a new one."""
-        if self._owner == os.getpid():
-            with self._lock:
+        # A thread that is starting the server while the program ends is not waited for.
+        if self._owner == os.getpid() and self._lock.acquire(timeout=1):
+            try:
                 self._reap()
+            finally:
+                self._lock.release()
 
 
 _forkserver = ForkServer()
@@ -226,13 +255,18 @@ def main(
     told: dict[str, Any] = {} if sys_path is None else {"sys_path": sys_path}
     if main_path is not None:
         told["init_main_from_path"] = main_path
-    # Ctrl-C is for the program, and a server that is gone would only be missed.
+    # Ctrl-C is for the program, and a server that is gone would only be missed. How children end is not to be
+    # lost to a program that does not want to know.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) or signal.default_int_handler
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     code = 1
     try:
-        server = _billiard.ZygoteServer(listener_fd, owner or os.getppid(), alive_r)
+        owner = owner or os.getppid()
+        server = _billiard.ZygoteServer(listener_fd, owner, alive_r)
         load(preload, told)
-        code = _serve(server, owner or os.getppid(), interrupt)
+        code = _serve(server, owner, interrupt)
+    except BaseException:
+        _child.report_crash("forkserver")
     finally:
         os._exit(code)
 
@@ -245,32 +279,30 @@ def _serve(server: _billiard.ZygoteServer, owner: int, interrupt: Any) -> int:
             server.loaded(number)
             continue
         try:
-            pid = _billiard.fork()
+            born = _billiard.fork(partial(_be_child, server, number, owner, interrupt, data, fds), _PIDFD)
         except OSError as error:
             server.failed(number, error.errno or errno.EAGAIN)
         else:
-            if pid == 0:
-                signal.signal(signal.SIGINT, interrupt)
-                _be_child(server, number, owner, data, fds)
-            server.born(number, pid)
+            server.born(number, born.pid)
         for fd in fds:
             os.close(fd)
     return 0
 
 
-def _be_child(server: _billiard.ZygoteServer, number: int, owner: int, data: bytes, fds: list[int]) -> None:
-    code = 1
-    try:
-        if server.introduce(number):
-            process._kin = os.getpid(), os.getppid()
-            descriptor = fds.pop(0) if _PIDFD else None
-            _forkserver._inherited_fds = fds
-            parent = _billiard.Parent(owner, descriptor)
-            obj, told = spawn.receive(io.BytesIO(data))
-            code = obj if isinstance(obj, int) else spawn.run(obj, told, parent, forked=True)
-    finally:
-        # FORK: whatever happened, the child must not return into the server's frames.
-        os._exit(code)
+def _be_child(
+    server: _billiard.ZygoteServer, number: int, owner: int, interrupt: Any, data: bytes, fds: list[int]
+) -> int:
+    signal.signal(signal.SIGINT, interrupt)
+    if not server.introduce(number):
+        return 1
+    # What was registered there is for the end of the server.
+    atexit._clear()
+    process._kin = os.getpid(), os.getppid()
+    descriptor = fds.pop(0) if _PIDFD else None
+    _forkserver._inherited_fds = fds
+    parent = _billiard.Parent(owner, descriptor)
+    obj, told = spawn.receive(io.BytesIO(data))
+    return obj if isinstance(obj, int) else spawn.run(obj, told, parent, forked=False)
 
 
 def load(names: list[str], told: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 
 from . import _billiard, _child, _parent, process
 from .common import TERM_SIGNAL
@@ -142,34 +143,15 @@ class Popen:
         _child.before_fork()
         parent = _parent.for_children(process.current_process())
         watch, sign = _sentinel_pipe()
-        code = 1
         try:
-            pid = _billiard.fork()
-            if pid == 0:
-                code = self._in_child(process_obj, parent, watch, sign)
-        except OSError:
+            child = _billiard.fork(partial(self._in_child, process_obj, parent, watch, sign), _PIDFD)
+        except BaseException:
             if watch is not None:
                 os.close(watch)
             raise
         finally:
-            # FORK: whatever happened, a signal handler's exception included, the child must not return into
-            # the parent's frames.
-            if os.getpid() != self._owner:
-                os._exit(code)
             if sign is not None:
                 os.close(sign)
-        self._adopt(pid, watch)
-
-    def _adopt(self, pid: int, watch: int | None) -> None:
-        """Take charge of a child that was just started."""
-        self._pipe = watch
-        try:
-            child = _billiard.Child(pid, _PIDFD)
-        except OSError:
-            # A child that cannot be watched must not run unwatched.
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
         self._take(child, watch)
 
     def _take(self, child: _billiard.Child, watch: int | None) -> None:

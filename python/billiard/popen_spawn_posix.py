@@ -61,12 +61,13 @@ class Popen(popen_fork.Popen):
                 if parent.sentinel is not None:
                     keep.append(parent.sentinel)
                 command = spawn.get_command_line(**told)
-                pid = _billiard.spawn(
+                child = _billiard.spawn(
                     os.fsencode(command[0]),
                     [os.fsencode(word) for word in command],
                     spawn.child_environment(),
                     sorted(set(keep)),
-                    hold_interrupts=True,
+                    for_children=True,
+                    pidfd=popen_fork._PIDFD,
                 )
             finally:
                 os.close(data)
@@ -77,4 +78,4 @@ class Popen(popen_fork.Popen):
         finally:
             if sign is not None:
                 os.close(sign)
-        self._adopt(pid, watch)
+        self._take(child, watch)

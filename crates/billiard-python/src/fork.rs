@@ -1,37 +1,74 @@
 //! Forking with the interpreter's hooks around it.
 #![expect(unsafe_code, reason = "the interpreter's fork hooks are plain C functions")]
 
-use billiard::sys::{self, Forked};
+use std::io;
+
+use billiard::process;
+use billiard::sys::{self, Deadline, Forked};
 use pyo3::prelude::*;
 
 use crate::errors::IntoPyErr;
+use crate::process::Child;
 use crate::wait;
 
-/// Duplicates this process, like `os.fork`: all `os.register_at_fork` hooks run.
+/// FORK: whatever happens in a child, a panic included, it must not return into its parent's frames.
+struct NeverBack;
+
+impl Drop for NeverBack {
+    fn drop(&mut self) {
+        sys::exit_now(1);
+    }
+}
+
+/// Duplicates this process, like `os.fork`: all `os.register_at_fork` hooks run. The child calls a function and leaves with
+/// what that returns, or with 1 if it raises; it never returns from here.
+///
+/// Args:
+///     in_child: What the child calls; returns the exit code.
+///     pidfd: False to do without a process descriptor, as on kernels that have none.
 ///
 /// Returns:
-///     0 in the child, the child's process id in the parent.
+///     The child.
 ///
 /// Raises:
-///     OSError: The system has no room for another process.
+///     OSError: The system has no room for another process, or no descriptor is left; then no child is left either.
 #[pyfunction]
-pub(crate) fn fork(py: Python<'_>) -> PyResult<i32> {
+#[pyo3(signature = (in_child, pidfd = true))]
+pub(crate) fn fork(py: Python<'_>, in_child: &Bound<'_, PyAny>, pidfd: bool) -> PyResult<Child> {
     py.import("sys")?.call_method1("audit", ("os.fork",))?;
     // FORK: no early return between the hooks: they take the interpreter's own locks and give them back.
     // SAFETY: attached, as the hook requires.
     unsafe { pyo3::ffi::PyOS_BeforeFork() };
     let forked = sys::fork();
     if matches!(forked, Ok(Forked::Child)) {
+        let _never_back = NeverBack;
         wait::open_signals_in_child();
         // SAFETY: in the child, on the thread that forked, still attached, before any other Python call.
         unsafe { pyo3::ffi::PyOS_AfterFork_Child() };
-    } else {
-        // SAFETY: in the parent, attached; pairs with the call above whether or not a child was made.
-        unsafe { pyo3::ffi::PyOS_AfterFork_Parent() };
+        let code = in_child.call0().and_then(|code| code.extract());
+        sys::exit_now(code.unwrap_or(1));
     }
-    match forked {
-        Ok(Forked::Child) => Ok(0),
-        Ok(Forked::Parent(pid)) => Ok(pid),
-        Err(error) => Err(error.into_py_err()),
+    // Before anybody else in this process runs Python and could wait for it.
+    let child = forked.map(|forked| match forked {
+        Forked::Parent(pid) => watched(pid, pidfd),
+        Forked::Child => unreachable!("the child has left"),
+    });
+    // SAFETY: in the parent, attached; pairs with the call above whether or not a child was made.
+    unsafe { pyo3::ffi::PyOS_AfterFork_Parent() };
+    Ok(Child::new_of(child.flatten().map_err(IntoPyErr::into_py_err)?))
+}
+
+/// A child that cannot be watched must not run unwatched.
+pub(crate) fn watched(pid: i32, pidfd: bool) -> io::Result<process::Child> {
+    let by_number = || process::Child::adopt_by_number(pid);
+    if !pidfd {
+        return by_number();
     }
+    process::Child::adopt(pid).inspect_err(|_| {
+        if let Ok(child) = by_number() {
+            // If it has ended by itself, so much the better.
+            let _ = child.signal(billiard::sys::signal::SIGKILL);
+            let _ = child.wait(Deadline::Never, None);
+        }
+    })
 }

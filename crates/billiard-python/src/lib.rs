@@ -53,6 +53,7 @@ mod _billiard {
     fn init() {
         // FORK: registers the handler that tells a process from its forked copies; it must be there before the first fork.
         let _ = billiard::sys::me();
+        super::wait::note_first_mask();
     }
 }
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use billiard::process::{self, Orphan, Waited};
 use billiard::sys::descriptor::{claim, lend};
-use billiard::sys::signal::{Mask, SIGINT};
+use billiard::sys::signal::SIGINT;
 use billiard::sys::spawn::Program;
 use billiard::sys::{Deadline, ExitStatus, SignalError, memfd};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::IntoPyErr;
-use crate::wait::{Blocking, Wait, program_mask};
+use crate::fork::watched;
+use crate::wait::{self, Blocking, Wait};
 
 /// A child of this process: signals and waiting that cannot hit a stranger with the same number.
 #[pyclass(frozen, weakref, module = "billiard._billiard")]
@@ -199,33 +200,37 @@ impl Parent {
 ///     args: Its arguments, the name it is called by first.
 ///     env: Its environment, as NAME=value.
 ///     keep: The descriptors.
-///     hold_interrupts: Whether it starts with SIGINT blocked, so that Ctrl-C has to wait until it is ready for it.
+///     for_children: Whether the program is one of ours that starts children: SIGINT is blocked, so that Ctrl-C has to wait until
+///         it is ready for it, and otherwise the signal mask is that with which this module was imported, whatever the calling
+///         thread blocks. False for the calling thread's mask.
+///     pidfd: False to do without a process descriptor, as on kernels that have none.
 ///
 /// Returns:
-///     The process id. Whoever calls this has to wait for it.
+///     The child.
 ///
 /// Raises:
-///     OSError: The program cannot be started.
+///     OSError: The program cannot be started, or no descriptor is left; then nothing was started.
 ///     ValueError: There is a null byte in one of the strings.
 #[pyfunction]
-#[pyo3(signature = (path, args, env, keep, hold_interrupts = false))]
+#[pyo3(signature = (path, args, env, keep, for_children = false, pidfd = true))]
 pub(crate) fn spawn(
     py: Python<'_>,
     path: Vec<u8>,
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
     keep: Vec<RawFd>,
-    hold_interrupts: bool,
-) -> PyResult<i32> {
+    for_children: bool,
+    pidfd: bool,
+) -> PyResult<Child> {
     let text = |bytes| CString::new(bytes).map_err(|_| PyValueError::new_err("embedded null byte"));
     let path = text(path)?;
     let args = args.into_iter().map(text).collect::<PyResult<Vec<_>>>()?;
     let env = env.into_iter().map(text).collect::<PyResult<Vec<_>>>()?;
     let keep = keep.into_iter().map(lend).collect::<Result<Vec<_>, _>>().map_err(IntoPyErr::into_py_err)?;
-    let mask = program_mask().map_or_else(Mask::current, Ok).map_err(IntoPyErr::into_py_err)?;
-    let mask = if hold_interrupts { mask.and(SIGINT) } else { mask };
+    let mask = if for_children { wait::first_mask().and(SIGINT) } else { wait::program_mask()? };
     let program = Program { path: &path, args: &args, env: &env, keep: &keep, mask: Some(&mask) };
-    py.detach(|| program.start()).map_err(IntoPyErr::into_py_err)
+    let child = py.detach(|| program.start().and_then(|pid| watched(pid, pidfd)));
+    Ok(Child::new_of(child.map_err(IntoPyErr::into_py_err)?))
 }
 
 /// Anonymous memory that holds some bytes, as a file that is read from the start.

@@ -1,6 +1,7 @@
 //! The one door for everything that may block: it detaches from the interpreter, and signal handlers run in time.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use billiard::sys;
 use billiard::sys::signal::{Blocked, Mask};
@@ -85,9 +86,23 @@ impl Drop for Closed {
     }
 }
 
-/// The program's signal mask, if ours is in force on this thread.
-pub(crate) fn program_mask() -> Option<Mask> {
-    PROGRAM_MASK.get()
+/// The mask of the calling thread, as the program knows it, even while ours is in force.
+pub(crate) fn program_mask() -> PyResult<Mask> {
+    PROGRAM_MASK.get().map_or_else(Mask::current, Ok).map_err(IntoPyErr::into_py_err)
+}
+
+static FIRST_MASK: OnceLock<Mask> = OnceLock::new();
+
+/// Remembers the mask of the thread that imports the module.
+pub(crate) fn note_first_mask() {
+    if let Ok(mask) = Mask::current() {
+        let _ = FIRST_MASK.set(mask);
+    }
+}
+
+/// The mask with which the module was imported: what a child is to begin with, whichever thread has it started.
+pub(crate) fn first_mask() -> Mask {
+    FIRST_MASK.get().copied().unwrap_or_else(Mask::none)
 }
 
 /// Gives a forked child the program's signal mask, in case a signal handler forked while ours was in force.

@@ -29,6 +29,7 @@ pub(crate) fn packet_pair() -> PyResult<(RawFd, RawFd)> {
 ///
 /// Args:
 ///     control: One end of `packet_pair`, which belongs to this object from now on.
+///     process: The server's process.
 #[pyclass(frozen, module = "billiard._billiard")]
 #[derive(Debug)]
 pub(crate) struct Zygote {
@@ -38,9 +39,10 @@ pub(crate) struct Zygote {
 #[pymethods]
 impl Zygote {
     #[new]
-    fn new(control: RawFd) -> PyResult<Self> {
+    fn new(control: RawFd, process: &Bound<'_, Child>) -> PyResult<Self> {
         let control = claim(control).map_err(IntoPyErr::into_py_err)?;
-        Ok(Self { inner: zygote::Zygote::new(control).map_err(IntoPyErr::into_py_err)? })
+        let process = Arc::clone(process.get().inner());
+        Ok(Self { inner: zygote::Zygote::new(control, process).map_err(IntoPyErr::into_py_err)? })
     }
 
     /// Whether it has ended, as far as has been heard.

@@ -49,7 +49,15 @@ impl Drop for Child {
 impl Child {
     /// Takes charge of a child that nobody has waited for yet.
     pub fn adopt(pid: i32) -> io::Result<Self> {
-        PidFd::open(pid).map(Self::of)
+        match PidFd::open(pid) {
+            // Where SIGCHLD is ignored, or somebody waits for all children, it may be gone already.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                let gone = Self::adopt_by_number(pid)?;
+                *gone.lock() = Some(Ended::UNKNOWN);
+                Ok(gone)
+            }
+            pidfd => pidfd.map(Self::of),
+        }
     }
 
     /// Takes charge of a child without a descriptor for it, as on kernels that have none.

@@ -64,11 +64,11 @@ impl Parent {
 
     /// Whether it still runs. Right even if the program has closed every descriptor it could find.
     pub fn is_alive(&self) -> io::Result<bool> {
-        if self.is_the_kernels() {
-            return Ok(parent_pid() == Some(self.pid()));
-        }
         if self.pidfd.is_whole() {
             return self.pidfd.has_ended().map(|ended| !ended);
+        }
+        if self.is_the_kernels() {
+            return Ok(parent_pid() == Some(self.pid()));
         }
         PidFd::without_descriptor(self.pid())?.has_ended().map(|ended| !ended)
     }

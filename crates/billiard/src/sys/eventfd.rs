@@ -21,6 +21,12 @@ impl EventFd {
         Self(fd)
     }
 
+    /// The descriptor alone.
+    #[must_use]
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.0
+    }
+
     /// Makes the descriptor readable.
     pub fn ring(&self) {
         // The only refusal a valid eventfd knows is a full counter, and then it is ringing already.

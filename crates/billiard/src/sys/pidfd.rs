@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use super::clock::{Deadline, Moment};
+use super::exit_info;
 use super::ident::{Identity, me};
 use super::poll::{self, Woken};
 use crate::failpoint;
@@ -129,8 +130,11 @@ impl PidFd {
     pub fn has_ended(&self) -> io::Result<bool> {
         match self.descriptor() {
             Some(fd) => Ok(poll::readable(&[fd], Deadline::At(Moment(0)), None)? == Woken::Ready),
-            // KERNEL: without pidfd only the number can be asked, and one that is not reaped yet still answers.
-            None => Ok(rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH)),
+            // KERNEL: without pidfd only the number can be asked, and one that is not reaped yet still answers to it.
+            None => {
+                let gone = rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH);
+                Ok(gone || exit_info::is_unreaped(self.pid()))
+            }
         }
     }
 

@@ -17,6 +17,17 @@ pub enum Woken {
     Interrupted,
 }
 
+/// Sleeps until `fd` can be written to, or `or` is readable. Signals do not interrupt it.
+pub fn writable(fd: BorrowedFd<'_>, or: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut set = vec![PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    set.extend(or.map(|or| PollFd::from_borrowed_fd(or, PollFlags::IN)));
+    match poll(&mut set, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Sleeps until one of `fds` is readable or has hung up. With `open`, the signal mask is replaced by it for exactly the
 /// length of the wait, so that a signal that arrived just before ends the wait too.
 ///

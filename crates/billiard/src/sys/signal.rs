@@ -6,6 +6,9 @@ use std::mem::MaybeUninit;
 /// The signal of Ctrl-C.
 pub const SIGINT: i32 = libc::SIGINT;
 
+/// The signal that cannot be refused.
+pub const SIGKILL: i32 = libc::SIGKILL;
+
 /// A set of blocked signals, as the calling thread had it.
 #[derive(Clone, Copy)]
 pub struct Mask(libc::sigset_t);
@@ -24,6 +27,16 @@ impl Mask {
         // SAFETY: `set` is valid for writing one sigset_t.
         unsafe { libc::sigfillset(set.as_mut_ptr()) };
         // SAFETY: sigfillset initialised it.
+        Self(unsafe { set.assume_init() })
+    }
+
+    /// No signal.
+    #[must_use]
+    pub fn none() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: `set` is valid for writing one sigset_t.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: sigemptyset initialised it.
         Self(unsafe { set.assume_init() })
     }
 

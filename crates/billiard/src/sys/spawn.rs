@@ -38,8 +38,12 @@ impl Program<'_> {
         // KERNEL: duplicating a descriptor onto its own number clears close-on-exec only in newer C libraries. From a copy
         // with another number it does everywhere.
         let copies = self.keep.iter().map(|fd| copy(*fd)).collect::<io::Result<Vec<_>>>()?;
-        for stray in strays(self.keep) {
-            actions.close(stray)?;
+        for stray in strays(self.keep)? {
+            match actions.close(stray) {
+                // Above the limit that holds now, which was higher when it was opened: it cannot be named, and stays open.
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => {}
+                done => done?,
+            }
         }
         for (copy, fd) in copies.iter().zip(self.keep) {
             actions.duplicate(copy.as_raw_fd(), fd.as_raw_fd())?;
@@ -81,17 +85,22 @@ fn copy(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// What would be inherited without being meant to: opened by code that does not mark its descriptors.
-fn strays(keep: &[BorrowedFd<'_>]) -> Vec<RawFd> {
-    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
+fn strays(keep: &[BorrowedFd<'_>]) -> io::Result<Vec<RawFd>> {
+    let open = match std::fs::read_dir("/proc/self/fd") {
+        // Without /proc nobody knows.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        open => open?,
+    };
     let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok());
-    numbers
+    let strays = numbers
         .filter(|fd| *fd > 2 && keep.iter().all(|kept| kept.as_raw_fd() != *fd))
         .filter(|fd| {
             // SAFETY: the number was listed a moment ago; if it was closed since, the question is answered with an error.
             let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
             fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
         })
-        .collect()
+        .collect();
+    Ok(strays)
 }
 
 /// What happens to descriptors between the start and the program.

@@ -1,31 +1,33 @@
-//! The owner's side: asks for children and keeps account of how they end.
+//! The owner's side: asks for children and hears how they end.
 
-use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::Child;
-use super::wire::{INLINE_MOST, LONGEST, MOST_KEPT, Reply, Request};
+use super::account::{Account, Answer};
+use super::wire::{HEAD, INLINE_MOST, MOST_KEPT, Reply, Request};
 use crate::sys::packet::{self, Arrival};
 use crate::sys::poll::{Woken, readable};
 use crate::sys::signal::Mask;
 use crate::sys::{Deadline, Ended, EventFd, Identity, PidFd, me, memfd, now};
 
-/// How long a thread sleeps at most before it looks whether another one has taken its answer off the socket.
+/// How long a thread sleeps before it tries again to send to a zygote that is behind with reading.
 const GLANCE: Duration = Duration::from_millis(5);
-/// How long the zygote may take to tell how a child ended whose end is known.
-const PROMPT: Duration = Duration::from_millis(2);
+/// How long the zygote may take to tell how a child ended whose end is known; then the kernel is asked.
+const PROMPT: Duration = Duration::from_millis(1);
+/// How long a child of a zygote that has ended may take to say that it runs.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Why a zygote does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZygoteError {
-    /// It has ended.
+    /// It has ended. Nothing was started.
     #[error("the fork server has ended; the next start makes a new one")]
     Gone,
-    /// It ended, or was killed, while it was being asked.
+    /// The child, or the zygote, ended before the child could say that it runs.
     #[error("the child ended before it could say that it runs")]
     Stillborn,
     /// The request came from a forked copy of the owner.
@@ -49,75 +51,12 @@ fn os(doing: &'static str) -> impl FnOnce(io::Error) -> ZygoteError {
     move |source| ZygoteError::Os { doing, source }
 }
 
-/// What became of a request.
+/// What the owner's threads sleep on.
 #[derive(Debug)]
-enum Answer {
-    /// A child says that it runs.
-    Started(PidFd),
-    /// None could be forked.
-    Failed(i32),
-    /// What was to be loaded was dealt with.
-    Loaded,
-}
-
-/// One request, and the child that came of it.
-#[derive(Debug, Default)]
-struct Entry {
-    answer: Option<Answer>,
-    end: Option<Ended>,
-    /// Whoever has asked was interrupted and will never know of the child.
-    unwanted: bool,
-}
-
-#[derive(Debug, Default)]
-struct Account {
-    entries: HashMap<u64, Entry>,
-    last: u64,
-    /// How many requests are under way.
-    asking: usize,
-    /// The other end of the socket is gone, and everything it had said was read.
-    gone: bool,
-}
-
-impl Account {
-    fn note(&mut self, reply: Reply, descriptor: Option<OwnedFd>) {
-        let (Reply::Started { id, .. }
-        | Reply::Failed { id, .. }
-        | Reply::Ended { id, .. }
-        | Reply::Loaded { id }) = reply;
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        match reply {
-            Reply::Started { pid, .. } => {
-                let pidfd = match descriptor {
-                    Some(fd) => PidFd::from_descriptor(pid, fd),
-                    None => PidFd::without_descriptor(pid),
-                };
-                entry.answer = pidfd.ok().map(Answer::Started);
-            }
-            Reply::Failed { errno, .. } => entry.answer = Some(Answer::Failed(errno)),
-            Reply::Loaded { .. } => entry.answer = Some(Answer::Loaded),
-            Reply::Ended { end, .. } => entry.end = Some(end),
-        }
-        if entry.unwanted && entry.reject() {
-            self.entries.remove(&id);
-        }
-    }
-}
-
-impl Entry {
-    /// Ends the child that nobody wants. Whether nothing more will be heard of the request.
-    fn reject(&self) -> bool {
-        match &self.answer {
-            _ if self.end.is_some() => true,
-            Some(Answer::Started(pidfd)) => {
-                // If it has ended by itself, so much the better.
-                let _ = pidfd.signal(libc::SIGKILL);
-                false
-            }
-            Some(Answer::Failed(_) | Answer::Loaded) => true,
-            None => false,
-        }
-    }
+struct Line {
+    control: OwnedFd,
+    /// Rings while there are answers that some thread has read and their askers do not know yet.
+    news: EventFd,
 }
 
 /// A zygote, as its owner holds it. Dropping it closes the socket, and the zygote ends.
@@ -126,11 +65,20 @@ impl Entry {
 /// A forked copy of the owner is refused.
 #[derive(Debug)]
 pub struct Zygote {
-    control: OwnedFd,
+    line: Option<Line>,
+    process: Arc<Child>,
     owner: Identity,
     account: Mutex<Account>,
-    /// Rung for those who wait for an answer, by a thread that has read something while it looked for something else.
-    news: EventFd,
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        // FORK: a copy may have closed everything it inherited and opened something else under these numbers, so they must
+        // not be closed again there.
+        if let (false, Some(Line { control, news })) = (self.owner.is_me(), self.line.take()) {
+            let _ = (control.into_raw_fd(), news.into_descriptor().into_raw_fd());
+        }
+    }
 }
 
 /// How far a start has come.
@@ -145,104 +93,106 @@ pub enum Progress<T> {
 }
 
 impl Zygote {
-    /// The zygote at the other end of `control`, a socket made by [`packet::pair`].
+    /// The zygote at the other end of `control`, a socket made by [`packet::pair`]; `process` is its process.
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn new(control: OwnedFd) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { control, owner: me(), account: Mutex::default(), news: EventFd::new()? }))
+    pub fn new(control: OwnedFd, process: Arc<Child>) -> io::Result<Arc<Self>> {
+        let line = Some(Line { control, news: EventFd::new()? });
+        Ok(Arc::new(Self { line, process, owner: me(), account: Mutex::default() }))
     }
 
+    fn line(&self) -> &Line {
+        self.line.as_ref().expect("it is only taken when this value is dropped")
+    }
+
+    /// The books, after everything that has been said was written down.
     fn account(&self) -> MutexGuard<'_, Account> {
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        while !account.gone {
+            match packet::receive(&self.line().control, HEAD) {
+                Ok(Arrival::Packet(packet)) => match Reply::decode(&packet.bytes) {
+                    Some(Reply::Started { id, .. }) if packet.torn => {
+                        // A child that cannot be watched must not run unwatched.
+                        self.call_off(id);
+                        account.note(Reply::Failed { id, errno: libc::EMFILE }, None);
+                    }
+                    Some(reply) => account.note(reply, packet.fds.into_iter().next()),
+                    None => {}
+                },
+                Ok(Arrival::Nothing) => break,
+                // After nonsense, what follows can still be read.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Ok(Arrival::Closed) | Err(_) => account.gone = true,
+            }
+        }
+        self.ring(&mut account);
+        account
     }
 
-    /// Whether it has ended, as far as has been heard.
+    /// Has the bell say what the books say. Under their lock, so that no ring is lost.
+    fn ring(&self, account: &mut Account) {
+        let news = account.has_news();
+        if news != account.rung {
+            if news {
+                self.line().news.ring()
+            } else {
+                self.line().news.clear()
+            }
+            account.rung = news;
+        }
+    }
+
+    /// Whether it has ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        if !self.owner.is_me() {
-            return true;
-        }
-        self.overhear().gone
+        !self.owner.is_me() || self.account().gone || self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        // One whose end cannot be seen is asked, and does not answer.
+        self.process.poll().is_ok_and(|status| status.is_some())
     }
 
     /// Sends the zygote away; its children live on. Dropping this value does the same, but children's handles share it.
     pub fn dismiss(&self) {
         if self.owner.is_me() {
             // Refused only if it is gone already.
-            let _ = packet::finish(&self.control);
+            let _ = packet::finish(&self.line().control);
         }
     }
 
-    /// Reads everything that has been said, for whoever it may concern.
-    fn overhear(&self) -> MutexGuard<'_, Account> {
-        let mut account = self.account();
-        if self.listen(&mut account) && account.asking > 0 {
-            self.news.ring();
-        }
-        account
-    }
-
-    /// Reads everything that has been said. Whether there was anything.
-    fn listen(&self, account: &mut Account) -> bool {
-        let mut heard = false;
-        while !account.gone {
-            match packet::receive(&self.control, LONGEST) {
-                Ok(Arrival::Packet(packet)) => {
-                    heard = true;
-                    match Reply::decode(&packet.bytes) {
-                        Some(Reply::Started { id, pid }) if packet.torn => {
-                            // A child that cannot be watched must not run unwatched. It is the zygote's, so the number is
-                            // still its own.
-                            let _ = PidFd::without_descriptor(pid).map(|child| child.signal(libc::SIGKILL));
-                            account.note(Reply::Failed { id, errno: libc::EMFILE }, None);
-                        }
-                        Some(reply) => account.note(reply, packet.fds.into_iter().next()),
-                        None => {}
-                    }
-                }
-                Ok(Arrival::Nothing) => return heard,
-                // After nonsense, what follows can still be read.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                Ok(Arrival::Closed) | Err(_) => {
-                    account.gone = true;
-                    heard = true;
-                }
-            }
-        }
-        heard
+    /// Tells the zygote that a child is not wanted. Whether it will hear of it.
+    fn call_off(&self, id: u64) -> bool {
+        packet::send(&self.line().control, &[&Request::Cancel { id }.encode()], &[]).is_ok()
     }
 
     /// How the child of that request has ended. `child` is its descriptor.
     pub(crate) fn end_of(&self, id: u64, child: &PidFd) -> io::Result<Option<Ended>> {
-        if let Some(end) = self.told(id) {
+        if let Some(end) = self.account().end_of(id) {
             return Ok(Some(end));
         }
         if !child.has_ended()? {
             return Ok(None);
         }
-        readable(&[self.control.as_fd()], Deadline::At(now().after(PROMPT)), None)?;
-        if let Some(end) = self.told(id) {
+        readable(&[self.line().control.as_fd()], Deadline::At(now().after(PROMPT)), None)?;
+        let account = self.account();
+        if let Some(end) = account.end_of(id) {
             return Ok(Some(end));
         }
-        Ok(self.account().gone.then(|| {
-            // Nobody is left to tell: the kernel may still know.
-            child.outcome().map_or(Ended::UNKNOWN, |status| Ended { status, peak_rss_kib: None })
-        }))
-    }
-
-    fn told(&self, id: u64) -> Option<Ended> {
-        self.overhear().entries.get(&id)?.end
+        // The zygote is behind, or gone. The kernel still knows, unless it may not say.
+        let told = child.outcome().map(|status| Ended { status, peak_rss_kib: None });
+        Ok(told.or_else(|| account.gone.then_some(Ended::UNKNOWN)))
     }
 
     /// Something to sleep on while waiting for [`Zygote::end_of`].
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.control.as_fd()
+        self.line().control.as_fd()
     }
 
     /// Nobody will ask for that child any more.
     pub(crate) fn forget(&self, id: u64) {
-        self.account().entries.remove(&id);
+        self.account().close(id);
     }
 
     pub(crate) const fn owner(&self) -> Identity {
@@ -259,60 +209,38 @@ impl Zygote {
         data: &'a [u8],
         keep: &'a [BorrowedFd<'a>],
     ) -> Result<Start<'a>, ZygoteError> {
-        if keep.len() > MOST_KEPT {
-            return Err(ZygoteError::TooManyDescriptors(keep.len()));
-        }
-        let beside = if data.len() > INLINE_MOST {
-            Some(memfd::holding(data).map_err(os("put a child's data into shared memory"))?)
-        } else {
-            None
-        };
-        self.ask(|id| Request::Start { id, beside: beside.is_some() }, data, keep).map(|mut start| {
-            start.beside = beside;
-            start
-        })
+        self.ask(|id, beside| Request::Start { id, beside }, data, keep)
     }
 
     /// Asks the zygote to load something, and waits until it has, like [`Zygote::start`].
     ///
     /// # Errors
-    /// The description is longer than a message.
+    /// There is no memory for the description.
     pub fn load<'a>(self: &'a Arc<Self>, what: &'a [u8]) -> Result<Start<'a>, ZygoteError> {
-        if what.len() > INLINE_MOST {
-            return Err(os("describe what to load")(io::ErrorKind::InvalidInput.into()));
-        }
-        self.ask(|id| Request::Load { id }, what, &[])
+        self.ask(|id, beside| Request::Load { id, beside }, what, &[])
     }
 
     fn ask<'a>(
         self: &'a Arc<Self>,
-        request: impl FnOnce(u64) -> Request,
+        request: impl FnOnce(u64, bool) -> Request,
         data: &'a [u8],
         keep: &'a [BorrowedFd<'a>],
     ) -> Result<Start<'a>, ZygoteError> {
         if !self.owner.is_me() {
             return Err(ZygoteError::WrongProcess);
         }
-        let mut account = self.account();
-        account.last += 1;
-        account.asking += 1;
-        let id = account.last;
-        account.entries.insert(id, Entry::default());
-        drop(account);
-        Ok(Start {
-            zygote: self,
-            id,
-            request: request(id),
-            data,
-            keep,
-            beside: None,
-            sent: false,
-            done: false,
-        })
+        if keep.len() > MOST_KEPT {
+            return Err(ZygoteError::TooManyDescriptors(keep.len()));
+        }
+        let beside = (data.len() > INLINE_MOST).then(|| memfd::holding(data)).transpose();
+        let beside = beside.map_err(os("put a child's data into shared memory"))?;
+        let id = self.account().open();
+        let request = request(id, beside.is_some());
+        Ok(Start { zygote: self, id, request, data, keep, beside, sent: false, done: false })
     }
 }
 
-/// A request under way. Dropped before it is done, the child that may come of it is killed.
+/// A request under way. Dropped before it is done, it is called off, and the child that may have come of it is killed.
 #[derive(Debug)]
 pub struct Start<'a> {
     zygote: &'a Arc<Zygote>,
@@ -348,29 +276,45 @@ impl Start<'_> {
                     _ => continue,
                 }
             }
-            let Zygote { control, news, account, .. } = &**self.zygote;
-            // Silenced before the look, so that what is rung for after it is not missed.
-            news.clear();
             if let Some(done) = self.look()? {
                 return Ok(Progress::Done(done));
             }
-            // Of several who wait, one may have silenced the bell that was rung for another: then no sleep is long.
-            let alone = account.lock().unwrap_or_else(PoisonError::into_inner).asking == 1;
-            let until = if alone { deadline } else { deadline.or_after(GLANCE) };
-            let woken = readable(&[control.as_fd(), news.as_fd()], until, open);
-            match woken.map_err(os("wait for the fork server"))? {
+            if self.zygote.has_ended() {
+                return self.hear_last_words(open);
+            }
+            let Line { control, news } = self.zygote.line();
+            let mut line = vec![control.as_fd(), news.as_fd()];
+            line.extend(self.zygote.process.sentinel());
+            match readable(&line, deadline, open).map_err(os("wait for the fork server"))? {
                 Woken::Interrupted => return Ok(Progress::Interrupted),
-                Woken::TimedOut if deadline.passed() => return Ok(Progress::TimedOut),
-                Woken::Ready | Woken::TimedOut => {}
+                Woken::TimedOut => return Ok(Progress::TimedOut),
+                Woken::Ready => {}
             }
         }
+    }
+
+    /// The zygote has ended, but something that it has started holds a copy of its socket: a child that was just forked,
+    /// which will say so, or anything else, which will not.
+    fn hear_last_words(&mut self, open: Option<&Mask>) -> Result<Progress<Option<Child>>, ZygoteError> {
+        let Line { control, news } = self.zygote.line();
+        let last = Deadline::At(now().after(LAST_WORDS));
+        while !last.passed() {
+            let woken = readable(&[control.as_fd(), news.as_fd()], last, open);
+            if woken.map_err(os("wait for the fork server"))? == Woken::Interrupted {
+                return Ok(Progress::Interrupted);
+            }
+            if let Some(done) = self.look()? {
+                return Ok(Progress::Done(done));
+            }
+        }
+        Err(ZygoteError::Stillborn)
     }
 
     fn send(&mut self) -> Result<bool, ZygoteError> {
         let head = self.request.encode();
         let data = if self.beside.is_some() { &[] } else { self.data };
         let fds: Vec<_> = self.keep.iter().copied().chain(self.beside.as_ref().map(AsFd::as_fd)).collect();
-        match packet::send(&self.zygote.control, &[&head, data], &fds) {
+        match packet::send(&self.zygote.line().control, &[&head, data], &fds) {
             Ok(()) => self.sent = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(ZygoteError::Gone),
@@ -381,45 +325,39 @@ impl Start<'_> {
 
     fn look(&mut self) -> Result<Option<Option<Child>>, ZygoteError> {
         let mut account = self.zygote.account();
-        self.zygote.listen(&mut account);
+        let answer = account.claim(self.id);
+        self.zygote.ring(&mut account);
         let gone = account.gone;
-        let Some(entry) = account.entries.get_mut(&self.id) else { return Err(ZygoteError::Gone) };
-        let answer = entry.answer.take();
-        if let Some(Answer::Started(pidfd)) = answer {
-            drop(account);
-            self.done = true;
-            return Ok(Some(Some(Child::of_zygote(pidfd, Arc::clone(self.zygote), self.id))));
-        }
-        let outcome = match answer {
+        drop(account);
+        self.done = answer.is_some();
+        match answer {
+            Some(Answer::Started(pidfd)) => {
+                Ok(Some(Some(Child::of_zygote(pidfd, Arc::clone(self.zygote), self.id))))
+            }
+            Some(Answer::Loaded) => Ok(Some(None)),
             Some(Answer::Failed(errno)) => Err(os("fork a child")(io::Error::from_raw_os_error(errno))),
-            Some(_) => Ok(Some(None)),
-            None if entry.end.is_some() => Err(ZygoteError::Stillborn),
+            Some(Answer::Stillborn) => Err(ZygoteError::Stillborn),
             // A child holds the socket until it has introduced itself, so there is none that we do not know of.
             None if gone => Err(ZygoteError::Gone),
-            None => return Ok(None),
-        };
-        self.done = true;
-        account.entries.remove(&self.id);
-        outcome
+            None => Ok(None),
+        }
     }
 }
 
 impl Drop for Start<'_> {
     fn drop(&mut self) {
         // FORK: a copy has nothing to take back.
-        if !self.zygote.owner.is_me() {
+        if self.done || !self.zygote.owner.is_me() {
             return;
         }
         let mut account = self.zygote.account();
-        account.asking -= 1;
-        if self.done {
-            return;
+        let child = account.close(self.id);
+        if let Some(child) = child {
+            // If it has ended by itself, so much the better.
+            let _ = child.signal(libc::SIGKILL);
+        } else if self.sent && !self.zygote.call_off(self.id) {
+            account.give_up(self.id);
         }
-        if let Some(entry) = account.entries.get_mut(&self.id) {
-            entry.unwanted = true;
-            if !self.sent || entry.reject() {
-                account.entries.remove(&self.id);
-            }
-        }
+        self.zygote.ring(&mut account);
     }
 }

@@ -8,6 +8,7 @@
 //! if the zygote is killed right after the fork. The zygote, which is the child's parent for the kernel, takes the exit
 //! status and passes it on; if it is gone, newer kernels tell the owner themselves.
 
+mod account;
 mod client;
 mod server;
 mod wire;

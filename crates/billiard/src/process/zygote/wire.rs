@@ -3,16 +3,18 @@
 use crate::sys::packet::MOST_DESCRIPTORS;
 use crate::sys::{Ended, ExitStatus};
 
-/// How many descriptors a child can be given: one message carries them, the owner's, and sometimes the data's.
-pub const MOST_KEPT: usize = MOST_DESCRIPTORS - 2;
+/// How many descriptors a child can be given, its owner's included: one message carries them, and sometimes the data's.
+pub const MOST_KEPT: usize = MOST_DESCRIPTORS - 1;
 /// Data up to this size travels inside the message, larger data as a descriptor.
 pub(super) const INLINE_MOST: usize = 32 * 1024;
 /// No message is longer.
 pub(super) const LONGEST: usize = HEAD + INLINE_MOST;
 
-const HEAD: usize = 32;
+/// Every message begins with so many bytes; a reply has no more.
+pub(super) const HEAD: usize = 32;
 const START: u32 = 1;
 const LOAD: u32 = 2;
+const CANCEL: u32 = 3;
 const STARTED: u32 = 11;
 const FAILED: u32 = 12;
 const ENDED: u32 = 13;
@@ -27,8 +29,10 @@ const UNKNOWN: u32 = 2;
 pub(super) enum Request {
     /// Fork a child. The data follows the head, or is the last descriptor.
     Start { id: u64, beside: bool },
-    /// Load something; what, is the caller's business.
-    Load { id: u64 },
+    /// Load something; what, is the caller's business, and comes like a child's data.
+    Load { id: u64, beside: bool },
+    /// That child is not wanted any more.
+    Cancel { id: u64 },
 }
 
 /// To the owner.
@@ -77,10 +81,17 @@ fn parse(bytes: &[u8]) -> Option<Head> {
 }
 
 impl Request {
+    /// Which request this is, or is about.
+    pub(super) const fn id(self) -> u64 {
+        let (Self::Start { id, .. } | Self::Load { id, .. } | Self::Cancel { id }) = self;
+        id
+    }
+
     pub(super) fn encode(self) -> [u8; HEAD] {
         match self {
             Self::Start { id, beside } => head(START, u32::from(beside), id, 0, 0),
-            Self::Load { id } => head(LOAD, 0, id, 0, 0),
+            Self::Load { id, beside } => head(LOAD, u32::from(beside), id, 0, 0),
+            Self::Cancel { id } => head(CANCEL, 0, id, 0, 0),
         }
     }
 
@@ -89,7 +100,8 @@ impl Request {
         let Head { kind, aux, id, .. } = parse(bytes)?;
         let request = match kind {
             START => Self::Start { id, beside: aux != 0 },
-            LOAD => Self::Load { id },
+            LOAD => Self::Load { id, beside: aux != 0 },
+            CANCEL => Self::Cancel { id },
             _ => return None,
         };
         Some((request, &bytes[HEAD..]))
@@ -164,7 +176,7 @@ mod tests {
 
         #[test]
         fn a_request_is_read_as_it_was_written(id: u64, beside: bool, data: Vec<u8>) {
-            for request in [Request::Start { id, beside }, Request::Load { id }] {
+            for request in [Request::Start { id, beside }, Request::Load { id, beside }, Request::Cancel { id }] {
                 let bytes = [&request.encode(), data.as_slice()].concat();
                 prop_assert_eq!(Request::decode(&bytes), Some((request, data.as_slice())));
             }
