@@ -8,95 +8,80 @@ import multiprocessing.process as _mproc
 import os
 import sys
 import threading
+from contextlib import suppress
 
 from . import _billiard, context, process, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._parent import ParentProcess
     from .process import BaseProcess
 
+
+#: Whether standard input is descriptor 0, as it usually is. Set by `before_fork`, read in the child.
+_usual_stdin = False
 #: An empty standard input, over descriptor 0. Made before the first fork, since making it afterwards costs
 #: the child more than all the rest of its start.
 _empty_stdin: Any = None
 
 
-def before_fork() -> bool:
-    """Make in the parent what its forked children need.
-
-    Returns:
-        Whether standard input is descriptor 0, as it usually is; see `after_fork`.
-    """
-    global _empty_stdin
+def before_fork() -> None:
+    """Make in the parent what its forked children need."""
+    global _usual_stdin, _empty_stdin
     try:
-        if sys.stdin.fileno() != 0:
-            return False
-        if _empty_stdin is None:
+        _usual_stdin = sys.stdin.fileno() == 0
+        if _usual_stdin and (_empty_stdin is None or _empty_stdin.closed):
             _empty_stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     except (AttributeError, OSError, ValueError):
-        return False
-    return True
+        _usual_stdin = False
 
 
-def replace_stdin(usual: bool) -> None:
-    """Give the process an empty standard input: it must not take the parent's.
-
-    Args:
-        usual: What `before_fork` has returned.
-    """
-    if usual:
+def replace_stdin() -> None:
+    """Give the process an empty standard input: it must not take the parent's."""
+    if _usual_stdin:
         try:
             _billiard.null_stdin()
-            sys.stdin = _empty_stdin
-            return
         except OSError:
             pass
+        else:
+            sys.stdin = _empty_stdin
+            return
     if sys.stdin is None:
         return
-    try:
+    # A program may have put anything there.
+    with suppress(AttributeError, OSError, ValueError):
         sys.stdin.close()
+    with suppress(OSError):
         sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
-    except (OSError, ValueError):
-        pass
 
 
-def bootstrap(
-    obj: BaseProcess, parent: ParentProcess | None, forked: bool = True, usual_stdin: bool = False
-) -> int:
+def bootstrap(obj: BaseProcess, parent: ParentProcess | None) -> int:
     """Be the child: settle in, run, wind up.
 
     Args:
         obj: The process object that describes this process.
         parent: Who has started it; this process does not outlive it.
-        forked: Whether this process is a copy of another one.
-        usual_stdin: See `replace_stdin`.
 
     Returns:
         The exit code; the caller leaves with it.
     """
     code = 1
     try:
-        if forked:
-            # What was registered there is for the end of the other one.
-            atexit._clear()
-        _settle_in(obj, parent, usual_stdin)
+        _settle_in(obj, parent)
         if util._logger:
             util.info("child process %s calling self.run()", obj.pid)
         try:
             obj.run()
             code = 0
-        finally:
-            _wind_up()
-    except SystemExit as error:
-        code = exit_code_of(error)
-    except KeyboardInterrupt:
-        # Whoever has pressed the keys meant the whole program, and the parent says so.
-        code = 1
-    except BaseException:  # the last frame of the process: whatever it is, it ends here
-        code = 1
-        report_crash(obj.name)
+        except BaseException as error:  # whatever it is, it must not keep the process from winding up
+            # Told at once: what is waited for next may never end.
+            code = outcome_of(error, obj.name)
+        _wind_up()
+    except BaseException as error:  # the last frame of the process: whatever it is, it ends here
+        code = outcome_of(error, obj.name)
     finally:
         if util._logger:
             util.info("process %s exiting with exitcode %d", obj.pid, code)
@@ -105,7 +90,23 @@ def bootstrap(
     return code
 
 
-def _settle_in(obj: BaseProcess, parent: ParentProcess | None, usual_stdin: bool) -> None:
+def outcome_of(error: BaseException, name: str, words: int | None = None) -> int:
+    """Tell of the exception that ends this process, if there is anything to tell. Returns the exit code.
+
+    Args:
+        error: The exception, which is being handled.
+        name: The process's name.
+        words: A descriptor to tell a crash to, for a process whose owner passes it on.
+    """
+    if isinstance(error, SystemExit):
+        return _exit_code_of(error)
+    # Whoever has pressed the keys of an interrupt meant the whole program, and the parent says so.
+    if not isinstance(error, KeyboardInterrupt):
+        _report_crash(name, words)
+    return 1
+
+
+def _settle_in(obj: BaseProcess, parent: ParentProcess | None) -> None:
     """Turn a copy of another process into a process of its own.
 
     The interpreter's own hooks have by now given `logging` fresh locks and `random` a fresh state. Every
@@ -115,7 +116,7 @@ def _settle_in(obj: BaseProcess, parent: ParentProcess | None, usual_stdin: bool
     if obj._start_method is not None:
         context._force_start_method(obj._start_method)
     process._process_counter = itertools.count(1)
-    replace_stdin(usual_stdin)
+    replace_stdin()
     process._current_process = _mproc._current_process = obj  # type: ignore[attr-defined]
     process._parent_process = _mproc._parent_process = parent  # type: ignore[attr-defined]
     # What the standard library knows of children are the parent's. At its exit it would end them.
@@ -150,25 +151,20 @@ def _wind_up() -> None:
         atexit._run_exitfuncs()
 
 
-def exit_code_of(error: SystemExit) -> int:
+def _exit_code_of(error: SystemExit) -> int:
     """The exit code that a `SystemExit` asks for; text goes to standard error."""
     code = error.code
     if code is None:
         return 0
     if isinstance(code, int):
         return code & 0xFF
-    if sys.stderr is not None:
-        sys.stderr.write(f"{code}\n")
+    _say(lambda: f"{code}\n")
     return 1
 
 
-def report_crash(name: str, words: int | None = None) -> None:
+def _report_crash(name: str, words: int | None) -> None:
     """Tell of the exception that ends this process: to the logger where that goes elsewhere, and to standard
     error.
-
-    Args:
-        name: The process's name.
-        words: A descriptor to tell it to instead, for a process whose owner passes it on.
     """
     import traceback
 
@@ -178,6 +174,13 @@ def report_crash(name: str, words: int | None = None) -> None:
     logger = util._logger
     if logger is not None and logger.handlers and not util._log_to_stderr:
         util.error("Process %s", name, exc_info=True)
-    if sys.stderr is not None:
-        sys.stderr.write(f"Process {name}:\n")
-        traceback.print_exc()
+    # What was printed before it happened comes before it; and it comes in one piece, so that it does not mix
+    # with what others have to say.
+    process._maybe_flush(sys.stdout)
+    _say(lambda: f"Process {name}:\n{traceback.format_exc()}")
+
+
+def _say(text: Callable[[], str]) -> None:
+    """Write to standard error, if there is one that works: what comes next must not depend on it."""
+    with suppress(Exception):
+        sys.stderr.write(text())

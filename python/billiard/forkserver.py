@@ -6,6 +6,7 @@ Its children start as fast as forks, but from a process that has no threads and 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import io
@@ -14,12 +15,14 @@ import pickle
 import signal
 import sys
 import threading
+from contextlib import suppress
 
-from . import _billiard, process, spawn
+from . import _billiard, _child, process, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from multiprocessing.util import Finalize
     from typing import Any
 
 __all__ = [
@@ -53,6 +56,7 @@ class ForkServer:
         self._zygote: _billiard.Zygote | None = None
         self._child: _billiard.Child | None = None
         self._loaded: list[str] = []
+        self._exit_watch: Finalize[Any] | None = None
 
     def set_forkserver_preload(self, modules_names: list[str]) -> None:
         """Say what the server loads before it forks; what it has loaded stays loaded.
@@ -64,9 +68,10 @@ class ForkServer:
         Raises:
             TypeError: It is not a list of strings.
         """
-        if isinstance(modules_names, str) or not all(isinstance(name, str) for name in modules_names):
+        names = [] if isinstance(modules_names, str) else list(modules_names)
+        if isinstance(modules_names, str) or not all(isinstance(name, str) for name in names):
             raise TypeError("module_names must be a list of strings")
-        self._preload_modules = list(modules_names)
+        self._preload_modules = names
 
     def get_inherited_fds(self) -> list[int]:
         """Return the descriptors that were sent along with this process, in order.
@@ -121,8 +126,7 @@ class ForkServer:
             assert zygote is not None
             wanted = [name for name in self._preload_modules if name not in self._loaded]
             if wanted:
-                zygote.load(self._to_load(wanted))
-                self._loaded += wanted
+                self._load(zygote, wanted)
             return zygote
 
     def _start(self) -> None:
@@ -130,36 +134,47 @@ class ForkServer:
         ours, theirs = _billiard.packet_pair()
         try:
             parent = _billiard.Parent.own()
-            call = f"main({theirs}, {parent.sentinel}, [], owner={self._owner})"
-            command = spawn.interpreter_command(f"from billiard.forkserver import main; {call}")
-            pid = _billiard.spawn(
-                os.fsencode(command[0]),
-                [os.fsencode(word) for word in command],
-                spawn.child_environment(),
-                sorted(fd for fd in (theirs, parent.sentinel) if fd is not None),
-                hold_interrupts=True,
-            )
+            with spawn.beyond_standard(theirs, parent.sentinel) as (control, sentinel):
+                command = spawn.get_server_command_line(
+                    listener_fd=control, alive_r=sentinel, owner=self._owner
+                )
+                pid = spawn.launch(command, (fd for fd in (control, sentinel) if fd is not None))
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(theirs)
         self._zygote, self._child = _billiard.Zygote(ours), _billiard.Child(pid)
-        _watch_exit()
+        self._watch_exit()
 
-    def _to_load(self, names: list[str]) -> bytes:
+    def _watch_exit(self) -> None:
+        if self._exit_watch is None or not self._exit_watch.still_active():
+            from .util import Finalize
+
+            # After everything that may still start or end a child.
+            self._exit_watch = Finalize(self, self._stop, exitpriority=-50)
+
+    def _load(self, zygote: _billiard.Zygote, names: list[str]) -> None:
         told = spawn.get_preparation_data("forkserver")
         # A child may be told the key, a server need not be.
         del told["authkey"], told["start_method"]
-        return pickle.dumps((names, told))
+        try:
+            zygote.load(pickle.dumps((names, told)))
+        except BrokenPipeError:
+            code = self._reap()
+            what = f"the fork server ended with exit code {code} while it was loading {', '.join(names)}"
+            raise BrokenPipeError(errno.EPIPE, what) from None
+        self._loaded += names
 
-    def _reap(self) -> None:
+    def _reap(self) -> int | None:
         self._zygote = None
         self._loaded = []
         child, self._child = self._child, None
-        if child is not None and child.wait(1.0) is None:
+        if child is None:
+            return None
+        if child.wait(1.0) is None:
             child.signal(signal.SIGKILL)
-            child.wait()
+        return child.wait()
 
     def _stop(self) -> None:
         """End the server; the next start makes a new one."""
@@ -172,13 +187,6 @@ _forkserver = ForkServer()
 ensure_running = _forkserver.ensure_running
 get_inherited_fds = _forkserver.get_inherited_fds
 set_forkserver_preload = _forkserver.set_forkserver_preload
-
-
-def _watch_exit() -> None:
-    from .util import Finalize
-
-    # After everything that may still start or end a child.
-    Finalize(_forkserver, _forkserver._stop, exitpriority=-50)
 
 
 # --- the server's own process ---
@@ -210,6 +218,9 @@ def main(
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) or signal.default_int_handler
     code = 1
     try:
+        # What is loaded must not take the program's input.
+        _child.before_fork()
+        _child.replace_stdin()
         server = _billiard.ZygoteServer(listener_fd, owner or os.getppid(), alive_r)
         load(preload, told)
         code = _serve(server, owner or os.getppid(), interrupt)
@@ -231,21 +242,31 @@ def _serve(server: _billiard.ZygoteServer, owner: int, interrupt: Any) -> int:
         else:
             if pid == 0:
                 signal.signal(signal.SIGINT, interrupt)
-                _be_child(server, number, owner, data, fds)
+                stream = io.BytesIO(data)
+                # It may be large, and this frame lasts as long as the child.
+                del order, data
+                _be_child(server, number, owner, stream, fds)
             server.born(number, pid)
         for fd in fds:
             os.close(fd)
     return 0
 
 
-def _be_child(server: _billiard.ZygoteServer, number: int, owner: int, data: bytes, fds: list[int]) -> None:
+def _be_child(
+    server: _billiard.ZygoteServer, number: int, owner: int, stream: io.BytesIO, fds: list[int]
+) -> None:
     code = 1
     try:
+        # What was registered in the server is not for the end of its children.
+        atexit._clear()
         if server.introduce(number):
             process._kin = os.getpid(), os.getppid()
             descriptor = fds.pop(0) if _PIDFD else None
             _forkserver._inherited_fds = fds
-            code = spawn.run(io.BytesIO(data), _billiard.Parent(owner, descriptor), forked=True)
+            parent = _billiard.Parent(owner, descriptor)
+            with stream:
+                obj, told = spawn.receive(stream)
+            code = obj if isinstance(obj, int) else spawn.run(obj, told, parent)
     finally:
         # FORK: whatever happened, the child must not return into the server's frames.
         os._exit(code)
@@ -270,6 +291,10 @@ def load(names: list[str], told: dict[str, Any]) -> None:
                 _quietly(__import__, name)
     finally:
         del current._inheriting  # type: ignore[attr-defined]
+        # What they have printed would be printed by every child again.
+        process._maybe_flush(sys.stdout)
+        process._maybe_flush(sys.stderr)
+    _child.before_fork()
     # What is there now is shared by all children for as long as nobody writes to it, the garbage collector
     # included.
     gc.collect()
@@ -277,8 +302,6 @@ def load(names: list[str], told: dict[str, Any]) -> None:
 
 
 def _quietly(call: Any, *args: Any) -> None:
-    try:
+    # An exit as well: the server has to go on.
+    with suppress(BaseException):
         call(*args)
-    except BaseException:  # an exit as well: the server has to go on
-        process._maybe_flush(sys.stdout)
-        process._maybe_flush(sys.stderr)

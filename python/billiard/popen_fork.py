@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -139,14 +140,14 @@ class Popen:
         self._close_pipe()
 
     def _launch(self, process_obj: BaseProcess) -> None:
-        usual_stdin = _child.before_fork()
+        _child.before_fork()
         parent = _parent.for_children(process.current_process())
         watch, sign = _sentinel_pipe()
         code = 1
         try:
             pid = _billiard.fork()
             if pid == 0:
-                code = self._in_child(process_obj, parent, usual_stdin, watch, sign)
+                code = self._in_child(process_obj, parent, watch, sign)
         except OSError:
             if watch is not None:
                 os.close(watch)
@@ -180,14 +181,15 @@ class Popen:
         self,
         process_obj: BaseProcess,
         parent: ParentProcess,
-        usual_stdin: bool,
         watch: int | None,
         sign: int | None,
     ) -> int:
         global _sign_of_life
+        # What was registered there is for the end of the other process.
+        atexit._clear()
         process._kin = os.getpid(), self._owner
         for inherited in (watch, _sign_of_life):
             if inherited is not None:
                 os.close(inherited)
         _sign_of_life = sign
-        return process_obj._bootstrap(parent=parent, usual_stdin=usual_stdin)
+        return process_obj._bootstrap(parent=parent)
