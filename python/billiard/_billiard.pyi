@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Child", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Parent", "Runtime", "Seat", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "null_stdin", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
+__all__ = ["ApplyResult", "Child", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Parent", "Runtime", "Seat", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
 
 @disjoint_base
 class ApplyResult:
@@ -635,14 +635,6 @@ def memory_file(bytes: bytes) -> int:
 
     Raises:
         OSError: No memory or descriptor is left.
-    """
-
-def null_stdin() -> None:
-    """
-    Put the null device in the place of descriptor 0.
-
-    Raises:
-        OSError: There is no null device, or no descriptor is left.
     """
 
 def oom_kills() -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import io
 import itertools
 import multiprocessing.process as _mproc
 import os
@@ -10,88 +11,104 @@ import sys
 import threading
 from contextlib import suppress
 
-from . import _billiard, context, process, util
+from . import context, process, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._parent import ParentProcess
     from .process import BaseProcess
 
-#: Whether standard input is descriptor 0, as it usually is. Set by `before_fork`, read in the child.
-_usual_stdin = False
-#: An empty standard input, over descriptor 0. Made before the first fork, since making it afterwards costs
-#: the child more than all the rest of its start.
-_empty_stdin: Any = None
+
+class _Nothing(io.RawIOBase):
+    """A file with nothing in it. It gets a descriptor when somebody asks for that."""
+
+    name = os.devnull
+    mode = "rb"
+    _fd: int | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:  # noqa: ARG002
+        return 0
+
+    def fileno(self) -> int:
+        if self._fd is None:
+            self._fd = os.open(os.devnull, os.O_RDONLY)
+        return self._fd
+
+
+_empty_stdin: io.TextIOWrapper | None = None
 
 
 def before_fork() -> None:
-    """Make in the parent what its forked children need."""
-    global _usual_stdin, _empty_stdin
-    try:
-        _usual_stdin = sys.stdin.fileno() == 0
-        if _usual_stdin and _empty_stdin is None:
-            _empty_stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    except (AttributeError, OSError, ValueError):
-        _usual_stdin = False
+    """Make in the parent what its children need: it costs them more than all the rest of their start."""
+    global _empty_stdin
+    if _empty_stdin is None or _empty_stdin.closed:
+        _empty_stdin = io.TextIOWrapper(io.BufferedReader(_Nothing()), encoding="utf-8")
 
 
 def replace_stdin() -> None:
-    """Give the process an empty standard input: it must not take the parent's."""
-    if _usual_stdin:
-        try:
-            _billiard.null_stdin()
-        except OSError:
-            pass
-        else:
-            sys.stdin = _empty_stdin
-            return
-    if sys.stdin is None:
-        return
-    with suppress(OSError, ValueError):
-        sys.stdin.close()
-        sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)  # noqa: SIM115
+    """Give the process an empty standard input: it must not take the parent's.
+
+    COMPAT: descriptor 0 stays what it is. Debuggers in children, and others who know what they do, open it.
+    """
+    if sys.stdin is not None:
+        before_fork()
+        sys.stdin = _empty_stdin
 
 
-def bootstrap(obj: BaseProcess, parent: ParentProcess | None, forked: bool = True) -> int:
+def bootstrap(obj: BaseProcess, parent: ParentProcess | None) -> int:
     """Be the child: settle in, run, wind up.
 
     Args:
         obj: The process object that describes this process.
         parent: Who has started it; this process does not outlive it.
-        forked: Whether this process is a copy of another one.
 
     Returns:
         The exit code; the caller leaves with it.
     """
     code = 1
     try:
-        if forked:
-            # What was registered there is for the end of the other one.
-            atexit._clear()
         _settle_in(obj, parent)
         if util._logger:
             util.info("child process %s calling self.run()", obj.pid)
         try:
             obj.run()
             code = 0
-        finally:
-            _wind_up()
-    except SystemExit as error:
-        code = exit_code_of(error)
-    except KeyboardInterrupt:
-        # Whoever has pressed the keys meant the whole program, and the parent says so.
-        code = 1
-    except BaseException:  # the last frame of the process: whatever it is, it ends here
-        code = 1
-        report_crash(obj.name)
+        except BaseException as error:  # whatever it is, it must not keep the process from winding up
+            # Told at once: what is waited for next may never end.
+            code = outcome_of(error, obj.name)
+        _wind_up()
+    except BaseException as error:  # the last frame of the process: whatever it is, it ends here
+        code = outcome_of(error, obj.name)
     finally:
         if util._logger:
             util.info("process %s exiting with exitcode %d", obj.pid, code)
         process._maybe_flush(sys.stdout)
         process._maybe_flush(sys.stderr)
     return code
+
+
+def outcome_of(error: BaseException, name: str, words: int | None = None) -> int:
+    """Tell of the exception that ends this process, if there is anything to tell. Returns the exit code.
+
+    Args:
+        error: The exception, which is being handled.
+        name: The process's name.
+        words: A descriptor to tell a crash to, for a process whose owner passes it on.
+    """
+    if isinstance(error, SystemExit):
+        if words is not None:
+            _report_crash(name, words)
+        return _exit_code_of(error)
+    # Whoever has pressed the keys of an interrupt meant the whole program, and the parent says so.
+    if not isinstance(error, KeyboardInterrupt):
+        _report_crash(name, words)
+    return 1
 
 
 def _settle_in(obj: BaseProcess, parent: ParentProcess | None) -> None:
@@ -120,7 +137,7 @@ def _settle_in(obj: BaseProcess, parent: ParentProcess | None) -> None:
             shared._finalizer_registry.clear()
         if shared._afterfork_registry:
             shared._run_after_forkers()
-    if parent is not None:
+    if parent is not None and not parent._watched:
         parent._handle.watch(may_live=not obj.daemon)
 
 
@@ -139,25 +156,20 @@ def _wind_up() -> None:
         atexit._run_exitfuncs()
 
 
-def exit_code_of(error: SystemExit) -> int:
+def _exit_code_of(error: SystemExit) -> int:
     """The exit code that a `SystemExit` asks for; text goes to standard error."""
     code = error.code
     if code is None:
         return 0
     if isinstance(code, int):
         return code & 0xFF
-    if sys.stderr is not None:
-        sys.stderr.write(f"{code}\n")
+    _say(lambda: f"{code}\n")
     return 1
 
 
-def report_crash(name: str, words: int | None = None) -> None:
+def _report_crash(name: str, words: int | None) -> None:
     """Tell of the exception that ends this process: to the logger where that goes elsewhere, and to standard
     error.
-
-    Args:
-        name: The process's name.
-        words: A descriptor to tell it to instead, for a process whose owner passes it on.
     """
     import traceback
 
@@ -167,6 +179,14 @@ def report_crash(name: str, words: int | None = None) -> None:
     logger = util._logger
     if logger is not None and logger.handlers and not util._log_to_stderr:
         util.error("Process %s", name, exc_info=True)
-    if sys.stderr is not None:
-        sys.stderr.write(f"Process {name}:\n")
-        traceback.print_exc()
+    # What was printed before it happened comes before it; and it comes in one piece, so that it does not mix
+    # with what others have to say.
+    process._maybe_flush(sys.stdout)
+    _say(lambda: f"Process {name}:\n{traceback.format_exc()}")
+
+
+def _say(text: Callable[[], str]) -> None:
+    """Write to standard error, if there is one that works: what comes next must not depend on it."""
+    with suppress(Exception):
+        sys.stderr.write(text())
+        sys.stderr.flush()

@@ -34,6 +34,7 @@ def describe(
         RuntimeError: This process is still importing the main module of its parent.
     """
     told = spawn.get_preparation_data(obj._name)
+    told["daemon"] = obj.daemon
     buffer = io.BytesIO()
     set_spawning_popen(popen)
     try:
@@ -53,28 +54,42 @@ def describe(
             raise _explained(obj, error) from refused_by(error)[0]
     finally:
         set_spawning_popen(None)
-    if not spawn.main_module():
-        _refuse_what_was_typed_in(buffer.getbuffer()[start:])
+    why = _why_main_stays_behind(told)
+    if why:
+        _refuse_what_main_defines(buffer.getbuffer()[start:], why)
     return buffer.getvalue()
 
 
 def _explained(obj: BaseProcess, error: Exception) -> pickle.PicklingError:
-    from ._tasks import culprit
+    path = f"{type(obj).__name__} {obj.name!r}"
+    reason: BaseException = error
+    if pickler_for(obj._serializer) is reduction.ForkingPickler:
+        from ._tasks import culprit
 
-    path, reason = culprit(f"{type(obj).__name__} {obj.name!r}", obj, error)
+        # Of other serializers nobody knows what else they take.
+        path, reason = culprit(path, obj, error)
     return pickle.PicklingError(f"cannot send {path} to the child: {type(reason).__name__}: {reason}")
 
 
-def _refuse_what_was_typed_in(pickled: Any) -> None:
-    """A child cannot import what was defined in an interactive session, or on the command line."""
+def _why_main_stays_behind(told: dict[str, Any]) -> str | None:
+    """Why a child that is told this does not have what the main module defines; ``None`` if it has."""
+    if spawn.is_frozen():
+        return None
+    for key, stays_behind in spawn.STAYS_BEHIND.items():
+        if key in told:
+            return "which children do not import: it is there to be run" if stays_behind(told[key]) else None
+    how = "an interactive session" if hasattr(sys, "ps1") else "as with python -c"
+    return f"which has no file that a child could import ({how})"
+
+
+def _refuse_what_main_defines(pickled: Any, why: str) -> None:
     if b"__main__" not in bytes(pickled):
         return
     for module, name in _globals_of(pickled):
         if module == "__main__":
             raise pickle.PicklingError(
-                f"{name!r} is defined in __main__, which has no file that a child could import "
-                f"({'an interactive session' if hasattr(sys, 'ps1') else 'as with python -c'}): move it to a "
-                'module, or start the process from a context with serializer="cloudpickle"'
+                f"{name!r} is defined in __main__, {why}; move it to a module, or start the process from a "
+                'context with serializer="cloudpickle"'
             )
 
 

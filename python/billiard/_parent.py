@@ -5,6 +5,11 @@ from __future__ import annotations
 from . import _billiard
 from .process import BaseProcess
 
+#: KERNEL: how often to look after a parent where there are no process descriptors, in seconds.
+_LOOK = 0.05
+#: The longest single wait, in seconds; the kernel takes no time-out of any length.
+_LONGEST = 3600.0
+
 
 class ParentProcess(BaseProcess):
     """The process that started this one.
@@ -13,6 +18,9 @@ class ParentProcess(BaseProcess):
         name: Its name.
         handle: Who it is.
     """
+
+    #: Whether this process ends with it already.
+    _watched = False
 
     def __init__(self, name: str, handle: _billiard.Parent) -> None:
         # Made for every start, so it does without what a process that could be started needs.
@@ -49,13 +57,29 @@ class ParentProcess(BaseProcess):
         """Wait until the parent has ended.
 
         Args:
-            timeout: Seconds to wait; ``None`` waits for ever.
+            timeout: Seconds to wait; ``None``, nan and inf wait for ever, 0 and less only look.
+        """
+        import math
+        import time
+
+        if timeout is None or math.isnan(timeout):
+            timeout = math.inf
+        deadline = time.monotonic() + timeout
+        while self.is_alive() and (left := deadline - time.monotonic()) > 0:
+            if self._handle.sentinel is None or self._is_no_sentinel(left):
+                time.sleep(min(left, _LOOK))
+
+    def _is_no_sentinel(self, timeout: float) -> bool:
+        """Wait for the sentinel, for a while at most. Whether it shows an end that there is not.
+
+        A program that has closed every descriptor may use the number for something else by now.
         """
         import select
 
         poll = select.poll()
         poll.register(self.sentinel, select.POLLIN)
-        poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        # Rounded up: a wait of no length, again and again, would be no wait.
+        return bool(poll.poll(int(min(timeout, _LONGEST) * 1000) + 1)) and self.is_alive()
 
 
 def for_children(parent: BaseProcess) -> ParentProcess:

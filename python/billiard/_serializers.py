@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar
 
+    from .process import BaseProcess
+
     Serializer = str | tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None
 
 
@@ -80,6 +82,29 @@ def packed(serializer: Serializer, value: Any) -> Any:
         return value
     dumps, loads = serializer
     return _Packed(loads, dumps(value))
+
+
+def process_sent_by(kind: type[BaseProcess], serializer: Serializer) -> type[BaseProcess]:
+    """Return a class like ``kind`` whose processes are sent by a serializer, unless they name another one.
+
+    Args:
+        kind: A class of processes that can be imported.
+        serializer: See `pickler_for`.
+    """
+
+    def reduce(self: BaseProcess, protocol: Any) -> Any:
+        if type(self) is not sent:
+            return kind.__reduce_ex__(self, protocol)
+        # Nobody can import this class. What is particular about it has been said once the process is sent.
+        return _blank, (kind,), self.__dict__
+
+    members = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce_ex__": reduce}
+    sent = type(kind.__name__, (kind,), {**members, "_serializer": serializer})
+    return sent
+
+
+def _blank(kind: type[BaseProcess]) -> BaseProcess:
+    return kind.__new__(kind)
 
 
 @functools.cache

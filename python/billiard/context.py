@@ -213,14 +213,12 @@ class BaseContext:
 
     def _sending_by(self, serializer: Serializer) -> BaseContext:
         """A context like this one that sends what it sends by another serializer."""
-        from functools import partial
-
-        from ._serializers import pickler_for
+        from ._serializers import pickler_for, process_sent_by
 
         pickler_for(serializer)
         other = type(self)()
         other._serializer = serializer
-        other.Process = partial(self.Process, serializer=serializer)  # type: ignore[assignment]
+        other.Process = process_sent_by(self.Process, serializer)
         return other
 
     def get_start_method(self, allow_none: bool = False) -> str | None:  # noqa: ARG002

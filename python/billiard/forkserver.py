@@ -23,6 +23,7 @@ from . import _billiard, _child, process, spawn
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from multiprocessing.util import Finalize
     from typing import Any
 
 __all__ = [
@@ -62,7 +63,7 @@ class ForkServer:
         self._owner = os.getpid()
         # FORK: a lock that another thread held when this process was forked is of no use to it.
         self._lock = threading.RLock()
-        self._watches_exit = False
+        self._exit_watch: Finalize[Any] | None = None
         self._zygote: _billiard.Zygote | None = None
         self._child: _billiard.Child | None = None
         self._loaded: list[str] = []
@@ -79,9 +80,10 @@ class ForkServer:
         Raises:
             TypeError: It is not a list of strings.
         """
-        if isinstance(modules_names, str) or not all(isinstance(name, str) for name in modules_names):
+        names = [] if isinstance(modules_names, str) else list(modules_names)
+        if isinstance(modules_names, str) or not all(isinstance(name, str) for name in names):
             raise TypeError("module_names must be a list of strings")
-        self._preload_modules = list(modules_names)
+        self._preload_modules = names
 
     def get_inherited_fds(self) -> list[int]:
         """Return the descriptors that were sent along with this process, in order.
@@ -147,7 +149,7 @@ class ForkServer:
         return zygote
 
     def _blame(self, names: list[str]) -> None:
-        """The server has ended while it loaded something. No server would ever run if that were tried again."""
+        """The server has ended while it loaded something; tried again, it would end every server."""
         from .util import get_logger, warning
 
         get_logger()
@@ -161,24 +163,25 @@ class ForkServer:
         ours, theirs = _billiard.packet_pair()
         try:
             parent = _billiard.Parent.own()
-            call = f"main({theirs}, {parent.sentinel}, [], owner={self._owner})"
-            command = spawn.interpreter_command(f"from billiard.forkserver import main; {call}")
-            self._child = _billiard.spawn(
-                os.fsencode(command[0]),
-                [os.fsencode(word) for word in command],
-                spawn.child_environment(),
-                sorted(fd for fd in (theirs, parent.sentinel) if fd is not None),
-                for_children=True,
-            )
+            with spawn.beyond_standard(theirs, parent.sentinel) as (control, sentinel):
+                command = spawn.get_server_command_line(
+                    listener_fd=control, alive_r=sentinel, owner=self._owner
+                )
+                self._child = spawn.launch(command, (fd for fd in (control, sentinel) if fd is not None))
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(theirs)
         self._zygote = _billiard.Zygote(ours, self._child)
-        if not self._watches_exit:
-            self._watches_exit = True
-            _watch_exit()
+        self._watch_exit()
+
+    def _watch_exit(self) -> None:
+        if self._exit_watch is None or not self._exit_watch.still_active():
+            from .util import Finalize
+
+            # After everything that may still start or end a child.
+            self._exit_watch = Finalize(self, self._stop, exitpriority=-50)
 
     def changes(self) -> dict[bytes, bytes | None]:
         """What has changed in this process's environment since the server was started; ``None`` is gone."""
@@ -223,13 +226,6 @@ get_inherited_fds = _forkserver.get_inherited_fds
 set_forkserver_preload = _forkserver.set_forkserver_preload
 
 
-def _watch_exit() -> None:
-    from .util import Finalize
-
-    # After everything that may still start or end a child.
-    Finalize(_forkserver, _forkserver._stop, exitpriority=-50)
-
-
 # --- the server's own process ---
 
 
@@ -261,25 +257,34 @@ def main(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     code = 1
     try:
-        owner = owner or os.getppid()
-        server = _billiard.ZygoteServer(listener_fd, owner, alive_r)
+        # What is loaded must not take the program's input.
+        _child.before_fork()
+        _child.replace_stdin()
+        # While it loads something, the server would not notice that its owner has ended. The thread that does
+        # has nothing that a fork could catch half-way.
+        parent = _billiard.Parent(owner or os.getppid(), None if alive_r is None else os.dup(alive_r))
+        parent.watch(may_live=False)
+        server = _billiard.ZygoteServer(listener_fd, parent.pid, alive_r)
         load(preload, told)
-        code = _serve(server, owner, interrupt)
-    except BaseException:
-        _child.report_crash("forkserver")
+        code = _serve(server, parent, interrupt)
+    except BaseException as error:  # the last frame of the process
+        code = _child.outcome_of(error, "forkserver")
     finally:
         os._exit(code)
 
 
-def _serve(server: _billiard.ZygoteServer, owner: int, interrupt: Any) -> int:
+def _serve(server: _billiard.ZygoteServer, parent: _billiard.Parent, interrupt: Any) -> int:
     while (order := server.next()) is not None:
         kind, number, data, fds = order
         if kind == "load":
             load(*pickle.loads(data))
             server.loaded(number)
             continue
+        # It may be large, and a child that holds it holds it for its life.
+        stream = io.BytesIO(data)
+        del order, data
         try:
-            born = _billiard.fork(partial(_be_child, server, number, owner, interrupt, data, fds), _PIDFD)
+            born = _billiard.fork(partial(_be_child, server, number, parent, interrupt, stream, fds), _PIDFD)
         except OSError as error:
             server.failed(number, error.errno or errno.EAGAIN)
         else:
@@ -290,19 +295,27 @@ def _serve(server: _billiard.ZygoteServer, owner: int, interrupt: Any) -> int:
 
 
 def _be_child(
-    server: _billiard.ZygoteServer, number: int, owner: int, interrupt: Any, data: bytes, fds: list[int]
+    server: _billiard.ZygoteServer,
+    number: int,
+    parent: _billiard.Parent,
+    interrupt: Any,
+    stream: io.BytesIO,
+    fds: list[int],
 ) -> int:
     signal.signal(signal.SIGINT, interrupt)
+    # What was registered in the server is not for the end of its children.
+    atexit._clear()
     if not server.introduce(number):
         return 1
-    # What was registered there is for the end of the server.
-    atexit._clear()
+    if parent.sentinel is not None:
+        # FORK: it was opened by the server, so the object does not close it here.
+        os.close(parent.sentinel)
     process._kin = os.getpid(), os.getppid()
-    descriptor = fds.pop(0) if _PIDFD else None
+    handle = _billiard.Parent(parent.pid, fds.pop(0) if _PIDFD else None)
     _forkserver._inherited_fds = fds
-    parent = _billiard.Parent(owner, descriptor)
-    obj, told = spawn.receive(io.BytesIO(data))
-    return obj if isinstance(obj, int) else spawn.run(obj, told, parent, forked=False)
+    with stream:
+        obj, told = spawn.receive(stream, handle)
+    return obj if isinstance(obj, int) else spawn.run(obj, told, handle)
 
 
 def load(names: list[str], told: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -48,6 +49,8 @@ class Popen:
     method = "fork"
     sentinel: int | None = None
     pid: int
+    # A signal handler's exception may end the construction anywhere, and then this is looked at all the same.
+    _pipe: int | None = None
 
     def __init__(self, process_obj: BaseProcess) -> None:
         # What is in a buffer now would be written by both.
@@ -55,7 +58,6 @@ class Popen:
         process._maybe_flush(sys.stderr)
         self.returncode: int | None = None
         self._child: _billiard.Child | None = None
-        self._pipe: int | None = None
         self._owner = os.getpid()
         self._launch(process_obj)
 
@@ -166,6 +168,8 @@ class Popen:
         sign: int | None,
     ) -> int:
         global _sign_of_life
+        # What was registered there is for the end of the other process.
+        atexit._clear()
         process._kin = os.getpid(), self._owner
         for inherited in (watch, _sign_of_life):
             if inherited is not None:

@@ -53,24 +53,7 @@ class Popen(popen_fork.Popen):
     def _launch(self, process_obj: BaseProcess) -> None:
         watch, sign = popen_fork._sentinel_pipe()
         try:
-            data = _billiard.memory_file(describe(self, process_obj, sign))
-            try:
-                parent = _billiard.Parent.own()
-                told = {"pipe_handle": data, "parent_pid": self._owner, "parent_fd": parent.sentinel}
-                keep = [data, *self._fds]
-                if parent.sentinel is not None:
-                    keep.append(parent.sentinel)
-                command = spawn.get_command_line(**told)
-                child = _billiard.spawn(
-                    os.fsencode(command[0]),
-                    [os.fsencode(word) for word in command],
-                    spawn.child_environment(),
-                    sorted(set(keep)),
-                    for_children=True,
-                    pidfd=popen_fork._PIDFD,
-                )
-            finally:
-                os.close(data)
+            child = self._start(describe(self, process_obj, sign))
         except BaseException:
             if watch is not None:
                 os.close(watch)
@@ -79,3 +62,14 @@ class Popen(popen_fork.Popen):
             if sign is not None:
                 os.close(sign)
         self._take(child, watch)
+
+    def _start(self, description: bytes) -> _billiard.Child:
+        parent = _billiard.Parent.own()
+        file = _billiard.memory_file(description)
+        try:
+            with spawn.beyond_standard(file, parent.sentinel) as (data, sentinel):
+                command = spawn.get_command_line(pipe_handle=data, parent_pid=self._owner, parent_fd=sentinel)
+                keep = (data, sentinel, *self._fds)
+                return spawn.launch(command, (fd for fd in keep if fd is not None))
+        finally:
+            os.close(file)

@@ -96,6 +96,7 @@ class BaseProcess:
     """
 
     _start_method: str | None = None
+    _serializer: Serializer = None
 
     def _Popen(self, process_obj: BaseProcess) -> Any:
         raise NotImplementedError(
@@ -129,7 +130,8 @@ class BaseProcess:
         if daemon is not None:
             self.daemon = daemon
         self._controlled_termination = False
-        self._serializer = serializer
+        if serializer is not None:
+            self._serializer = serializer
         _dangling.add(self)
 
     def _check_closed(self) -> None:
@@ -333,6 +335,7 @@ class BaseProcess:
 
     @property
     def _children(self) -> set[BaseProcess]:
+        _settle_children()
         return _children
 
     @property
@@ -365,11 +368,11 @@ class BaseProcess:
             return "started"
         return f"stopped[{_exitcode_to_name.get(exitcode, exitcode)}]" if exitcode else "stopped"
 
-    def _bootstrap(self, *, parent: ParentProcess | None = None, forked: bool = True) -> int:
+    def _bootstrap(self, *, parent: ParentProcess | None = None) -> int:
         """Be the child. Returns the exit code; the caller leaves with it."""
         from . import _child
 
-        return _child.bootstrap(self, parent, forked)
+        return _child.bootstrap(self, parent)
 
 
 def _maybe_flush(f: Any) -> None:

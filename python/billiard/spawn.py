@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import types
+from contextlib import contextmanager
 
 from . import _billiard, _child, popen_fork, process, util
 from ._parent import ParentProcess
@@ -18,7 +19,7 @@ from .context import _default_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
 
 #: The argument by which a child of a frozen program knows itself.
 _CHILD_FLAG = "--billiard-fork"
+#: The first descriptor that is none of the standard ones.
+_FIRST_OTHER = 3
 
 get_start_method = _default_context.get_start_method
 set_start_method = _default_context.set_start_method
@@ -77,13 +80,23 @@ def freeze_support() -> None:
 
     A frozen program calls this first thing in its main block. Elsewhere it does nothing.
 
-    Source: billiard 4.2.1 ``freeze_support``. Different here: it works on every platform.
+    Source: billiard 4.2.1 ``freeze_support``. Different here: it works on every platform, for fork
+    servers too.
     """
     if not is_forking(sys.argv):
         return
     words = dict(word.split("=", 1) for word in sys.argv[2:])
     told: dict[str, Any] = {name: None if value == "None" else int(value) for name, value in words.items()}
+    if "listener_fd" in told:
+        from .forkserver import main
+
+        main(preload=[], **told)
     spawn_main(**told)
+
+
+def is_frozen() -> bool:
+    """Tell whether this is a program that brings its own interpreter: its children are further runs of it."""
+    return bool(getattr(sys, "frozen", False))
 
 
 def get_command_line(**kwds: object) -> list[str]:
@@ -92,23 +105,80 @@ def get_command_line(**kwds: object) -> list[str]:
     Args:
         **kwds: What `spawn_main` is to be called with.
     """
-    if getattr(sys, "frozen", False):
-        return [os.fsdecode(_python_exe), _CHILD_FLAG, *(f"{name}={value!r}" for name, value in kwds.items())]
+    if is_frozen():
+        return _frozen_command_line(kwds)
     call = ", ".join(f"{name}={value!r}" for name, value in kwds.items())
-    return interpreter_command(f"from billiard.spawn import spawn_main; spawn_main({call})", _CHILD_FLAG)
+    return _interpreter_command_line(f"from billiard.spawn import spawn_main; spawn_main({call})")
 
 
-def interpreter_command(source: str, *args: str) -> list[str]:
-    """The command line of an interpreter that is set up like this one and runs ``source``."""
+def get_server_command_line(**kwds: object) -> list[str]:
+    """Return the command line of a fork server.
+
+    Args:
+        **kwds: What `forkserver.main` is to be called with, besides ``preload``.
+    """
+    if is_frozen():
+        return _frozen_command_line(kwds)
+    call = ", ".join(f"{name}={value!r}" for name, value in kwds.items())
+    return _interpreter_command_line(f"from billiard.forkserver import main; main(preload=[], {call})")
+
+
+def _frozen_command_line(kwds: dict[str, object]) -> list[str]:
+    return [os.fsdecode(_python_exe), _CHILD_FLAG, *(f"{name}={value!r}" for name, value in kwds.items())]
+
+
+def _interpreter_command_line(source: str) -> list[str]:
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
-    return [os.fsdecode(_python_exe), *_args_from_interpreter_flags(), "-c", source, *args]
+    return [os.fsdecode(_python_exe), *_args_from_interpreter_flags(), "-c", source, _CHILD_FLAG]
 
 
-def child_environment() -> list[bytes]:
-    """The environment of a child: this process's, and what tells the child what it is."""
+def launch(command: list[str], keep: Iterable[int]) -> _billiard.Child:
+    """Start a child that is a fresh interpreter.
+
+    Args:
+        command: Its command line.
+        keep: The descriptors that it inherits besides the standard ones.
+
+    Raises:
+        OSError: It cannot be started.
+    """
     told = {b"MULTIPROCESSING_FORKING_DISABLE": b"1"}
-    return [name + b"=" + value for name, value in {**os.environb, **told}.items()]
+    environment = [name + b"=" + value for name, value in {**os.environb, **told}.items()]
+    words = [os.fsencode(word) for word in command]
+    try:
+        kept = sorted(set(keep))
+        return _billiard.spawn(words[0], words, environment, kept, for_children=True, pidfd=popen_fork._PIDFD)
+    except OSError as error:
+        error.filename = command[0]
+        raise
+
+
+@contextmanager
+def beyond_standard(*fds: int | None) -> Iterator[list[int | None]]:
+    """Lend descriptors under numbers that are not those of standard streams.
+
+    Where this process has closed one of its standard descriptors, what is opened next gets the number, and a
+    child that inherits it would read or write it as that stream.
+
+    Args:
+        *fds: The descriptors.
+
+    Yields:
+        Numbers for them, in order.
+    """
+    lent, copies = list(fds), []
+    try:
+        for place, fd in enumerate(fds):
+            if fd is not None and fd < _FIRST_OTHER:
+                import fcntl
+
+                copies.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_OTHER))
+                lent[place] = copies[-1]
+        yield lent
+    finally:
+        for copy in copies:
+            os.close(copy)
 
 
 # --- what a child is told ---
@@ -153,7 +223,11 @@ def _current_directory() -> str | None:
 
 
 def main_module() -> dict[str, str]:
-    """Where a child finds this program's main module: by name or by path; nowhere, if it was typed in."""
+    """Where a child finds this program's main module: by name or by path; nowhere, if it was typed in, or if
+    the child is another run of the program.
+    """
+    if is_frozen():
+        return {}
     main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
@@ -214,16 +288,19 @@ def spawn_main(
 def _main(fd: int, *, parent: _billiard.Parent | None = None) -> int:
     """Read from a descriptor what to do, and do it. Returns the exit code."""
     _child.before_fork()
+    # What the main module reads when it is imported must not be the parent's either.
+    _child.replace_stdin()
     with open(fd, "rb") as stream:
-        obj, told = receive(stream)
-    return obj if isinstance(obj, int) else run(obj, told, parent, forked=False)
+        obj, told = receive(stream, parent)
+    return obj if isinstance(obj, int) else run(obj, told, parent)
 
 
-def receive(stream: Any) -> tuple[process.BaseProcess | int, dict[str, Any]]:
+def receive(stream: Any, parent: _billiard.Parent | None) -> tuple[process.BaseProcess | int, dict[str, Any]]:
     """Become what is described in a stream: first how to prepare, then the process object.
 
     Args:
         stream: A binary file.
+        parent: Who has started this process, as far as is known; it does not outlive that one.
 
     Returns:
         The process object, or the exit code of a process that has failed before it had one; and what else was
@@ -235,39 +312,37 @@ def receive(stream: Any) -> tuple[process.BaseProcess | int, dict[str, Any]]:
     try:
         try:
             told = pickle.load(stream)
+            if parent is not None:
+                # First of all: what is imported next may take long.
+                parent.watch(may_live=not told.get("daemon", False))
             prepare(told)
             util._setup_logging_from_environment()
             return pickle.load(stream), told
         finally:
             del current._inheriting  # type: ignore[attr-defined]
             _let_interrupts_in()
-    except KeyboardInterrupt:
-        return 1, told
-    except SystemExit as error:
+    except BaseException as error:  # the last frame of the process
         words = told.get("last_words")
-        if words is not None:
-            _child.report_crash(told["name"], words.detach())
-        return _child.exit_code_of(error), told
-    except BaseException:  # the last frame of the process
-        words = told.get("last_words")
-        _child.report_crash(told.get("name", current.name), words.detach() if words else None)
-        return 1, told
+        name = told.get("name", current.name)
+        return _child.outcome_of(error, name, words.detach() if words else None), told
 
 
-def run(obj: process.BaseProcess, told: dict[str, Any], handle: _billiard.Parent | None, forked: bool) -> int:
+def run(obj: process.BaseProcess, told: dict[str, Any], handle: _billiard.Parent | None) -> int:
     """Be the child.
 
     Args:
         obj: The process object.
         told: What its parent has told besides.
         handle: Who has started it, as far as is known.
-        forked: Whether this process is a copy of another one.
 
     Returns:
         The exit code.
     """
-    parent = ParentProcess(told.get("parent_name", "MainProcess"), handle) if handle is not None else None
-    return obj._bootstrap(parent=parent, forked=forked)
+    parent = None
+    if handle is not None:
+        parent = ParentProcess(told.get("parent_name", "MainProcess"), handle)
+        parent._watched = True
+    return obj._bootstrap(parent=parent)
 
 
 def _let_interrupts_in() -> None:
@@ -299,10 +374,26 @@ def _load_all(names: Sequence[str]) -> None:
         importlib.import_module(name)
 
 
+def _is_packages_main(mod_name: str) -> bool:
+    """Whether this is a package's main file, which is there to be run; it need not survive being imported."""
+    return mod_name.rpartition(".")[2] == "__main__"
+
+
+def _is_shell(main_path: str) -> bool:
+    """Whether this is an interactive shell, the main program of others; it has nothing that they need."""
+    return os.path.splitext(os.path.basename(main_path))[0] == "ipython"
+
+
+#: Which main modules, by what is told of them, a child does without.
+STAYS_BEHIND: dict[str, Callable[[str], bool]] = {
+    "init_main_from_name": _is_packages_main,
+    "init_main_from_path": _is_shell,
+}
+
+
 def _fixup_main_from_name(mod_name: str) -> None:
     """Import the parent's main module, which it ran by name, unless it is here already."""
-    # A package's main file is there to be run; it need not survive being imported.
-    if mod_name == "__main__" or mod_name.endswith(".__main__"):
+    if _is_packages_main(mod_name):
         return
     if getattr(sys.modules["__main__"].__spec__, "name", None) == mod_name:
         return
@@ -313,8 +404,7 @@ def _fixup_main_from_name(mod_name: str) -> None:
 
 def _fixup_main_from_path(main_path: str) -> None:
     """Import the parent's main module, which it ran from a file, unless it is here already."""
-    # An interactive shell is the main program of others and has nothing that they would need.
-    if os.path.splitext(os.path.basename(main_path))[0] == "ipython":
+    if _is_shell(main_path):
         return
     if getattr(sys.modules["__main__"], "__file__", None) == main_path:
         return
@@ -345,7 +435,8 @@ def import_main_path(main_path: str) -> None:
 #: What is applied of what a parent has told, in this order.
 _PREPARATIONS: dict[str, Callable[[Any], object]] = {
     "environment": _change_environment,
-    "name": lambda name: setattr(process.current_process(), "name", name),
+    # As it is: it need not be a text.
+    "name": lambda name: setattr(process.current_process(), "_name", name),
     "authkey": lambda key: setattr(process.current_process(), "authkey", key),
     "log_to_stderr": lambda wanted: wanted and util.log_to_stderr(),
     "log_level": lambda level: util.get_logger().setLevel(level),

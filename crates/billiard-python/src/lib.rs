@@ -41,8 +41,8 @@ mod _billiard {
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
     #[pymodule_export]
     use crate::system::{
-        get_pdeathsig, has_pidfd, mem_available, mem_limit, mem_rss, mem_rss_peak, null_stdin, oom_kills,
-        set_pdeathsig, usable_cpu_count,
+        get_pdeathsig, has_pidfd, mem_available, mem_limit, mem_rss, mem_rss_peak, oom_kills, set_pdeathsig,
+        usable_cpu_count,
     };
     #[pymodule_export]
     use crate::worker::{Runtime, Seat};

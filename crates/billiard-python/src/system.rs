@@ -72,12 +72,3 @@ pub(crate) fn get_pdeathsig() -> PyResult<i32> {
 pub(crate) fn has_pidfd() -> bool {
     sys::has_pidfd()
 }
-
-/// Put the null device in the place of descriptor 0.
-///
-/// Raises:
-///     OSError: There is no null device, or no descriptor is left.
-#[pyfunction]
-pub(crate) fn null_stdin() -> PyResult<()> {
-    sys::stdio::null_stdin().map_err(IntoPyErr::into_py_err)
-}

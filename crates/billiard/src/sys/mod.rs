@@ -19,7 +19,6 @@ pub mod poll;
 mod poller;
 pub mod signal;
 pub mod spawn;
-pub mod stdio;
 pub mod thread;
 mod timer;
 
