@@ -61,13 +61,9 @@ def describe(
 
 
 def _explained(obj: BaseProcess, error: Exception) -> pickle.PicklingError:
-    path = f"{type(obj).__name__} {obj.name!r}"
-    reason: BaseException = error
-    if pickler_for(obj._serializer) is reduction.ForkingPickler:
-        from ._tasks import culprit
+    from ._tasks import culprit
 
-        # Of other serializers nobody knows what else they take.
-        path, reason = culprit(path, obj, error)
+    path, reason = culprit(f"{type(obj).__name__} {obj.name!r}", obj, error)
     return pickle.PicklingError(f"cannot send {path} to the child: {type(reason).__name__}: {reason}")
 
 

@@ -126,7 +126,12 @@ class ForkServer:
             return self._running().start(data, keep)
         except BrokenPipeError:
             # It was killed since we looked; nothing was started yet, so a new one can do it.
+            pass
+        try:
             return self._running().start(data, keep)
+        except BrokenPipeError:
+            why = f"the fork server ended with exit code {self._reap()} as soon as it was started"
+            raise BrokenPipeError(errno.EPIPE, why) from None
 
     def _running(self) -> _billiard.Zygote:
         if self._owner != os.getpid():
@@ -153,7 +158,8 @@ class ForkServer:
         from .util import get_logger, warning
 
         get_logger()
-        warning("the fork server ended while it was loading %s; children will load that themselves", names)
+        text = "the fork server ended with exit code %s while it was loading %s; children will load it"
+        warning(text, self._reap(), ", ".join(names))
         self._preload_modules = [name for name in self._preload_modules if name not in names]
 
     def _start(self) -> None:
@@ -198,7 +204,8 @@ class ForkServer:
         del told["authkey"], told["start_method"]
         return pickle.dumps((names, told))
 
-    def _reap(self) -> None:
+    def _reap(self) -> int | None:
+        """Have the server end. Returns its exit code."""
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.dismiss()
@@ -209,6 +216,7 @@ class ForkServer:
             with suppress(PermissionError):
                 child.signal(signal.SIGKILL)
                 child.wait()
+        return child.poll() if child is not None else None
 
     def _stop(self) -> None:
         """End the server; the next start makes a new one."""
@@ -284,11 +292,14 @@ def _serve(server: _billiard.ZygoteServer, parent: _billiard.Parent, interrupt: 
         stream = io.BytesIO(data)
         del order, data
         try:
-            born = _billiard.fork(partial(_be_child, server, number, parent, interrupt, stream, fds), _PIDFD)
+            # The handle is not kept: the next child would inherit its descriptor.
+            pid = _billiard.fork(
+                partial(_be_child, server, number, parent, interrupt, stream, fds), _PIDFD
+            ).pid
         except OSError as error:
             server.failed(number, error.errno or errno.EAGAIN)
         else:
-            server.born(number, born.pid)
+            server.born(number, pid)
         for fd in fds:
             os.close(fd)
     return 0

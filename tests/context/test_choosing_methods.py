@@ -250,7 +250,8 @@ def test_what_a_serializer_refuses_is_told_in_its_words(method):
     packed = billiard.get_context(method, serializer="cloudpickle")
     child = packed.Process(target=lambda: None, args=(threading.Lock(),), name="n")
     with pytest.raises(
-        pickle.PicklingError, match=r"Process 'n' to the child: TypeError: cannot pickle '_thread.lock'"
+        pickle.PicklingError,
+        match=r"Process 'n'\._args\[0\] to the child: TypeError: cannot pickle '_thread.lock'",
     ):
         child.start()
 

@@ -103,7 +103,7 @@ def test_a_fork_server_that_ends_at_once_is_an_error_here():
     billiard.set_executable("/bin/false")
     child = billiard.get_context("forkserver").Process(target=int)
     with pytest.raises(
-        BrokenPipeError, match="the fork server ended with exit code 1 while it was loading __main__"
+        BrokenPipeError, match="the fork server ended with exit code 1 as soon as it was started"
     ):
         child.start()
     assert child._popen is None

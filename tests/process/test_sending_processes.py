@@ -165,7 +165,7 @@ def test_numbers_of_descriptors_that_go_along(ctx, pipe, method, monkeypatch):
     child.join()
     child.close()
     fd = child.note.fd
-    assert seen == [(fd, fd, fd) if method == "spawn" else (fd, 0, 1)]
+    assert seen == [(fd, fd, fd) if method == "spawn" else (fd, 0, 0)]
 
 
 def test_a_child_has_its_own_descriptors_and_no_others(ask, pipe):
