@@ -244,9 +244,10 @@ def run(stream: Any, handle: _billiard.Parent | None, forked: bool) -> int:
         return 1
     except SystemExit as error:
         words = told.get("last_words")
-        if words is not None:
-            _child.report_crash(told["name"], words.detach())
-        return _child.exit_code_of(error)
+        if words is None:
+            return _child.exit_code_of(error)
+        _child.report_crash(told["name"], words.detach())
+        return 1
     except BaseException:  # the last frame of the process
         words = told.get("last_words")
         _child.report_crash(told.get("name", current.name), words.detach() if words else None)

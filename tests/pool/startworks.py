@@ -1,0 +1,206 @@
+"""What the tests of start methods give to workers that have to import it: little, and quickly loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from poolwork import double
+
+import billiard
+from billiard.pool import Pool, Worker
+from billiard.process import current_process, parent_process
+
+STATE: dict[str, object] = {}
+
+
+def remember(*args):
+    STATE["initargs"] = args
+
+
+def recall(name="initargs"):
+    return STATE.get(name)
+
+
+def refuse(text):
+    raise LookupError(text)
+
+
+def refuse_once(path):
+    if not os.path.exists(path):
+        open(path, "w").close()
+        raise LookupError("not yet")
+
+
+def raise_local(text):
+    """Raise an exception that cannot be pickled."""
+
+    class Local(Exception):
+        pass
+
+    raise Local(text)
+
+
+def leave(code):
+    sys.exit(code)
+
+
+def who():
+    process, parent = current_process(), parent_process()
+    return process.name, process.index, process.daemon, process.pid, parent.pid
+
+
+def ready_counter():
+    return inspect.stack()[1].frame.f_locals["self"].on_ready_counter.value
+
+
+def dispositions():
+    names = {name: signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGUSR1")}
+    return {name: getattr(handler, "__name__", str(handler)) for name, handler in names.items()}
+
+
+def standard_input():
+    return sys.stdin.read(), os.read(0, 1)
+
+
+def grow_by(mib):
+    STATE["ballast"] = bytearray(os.urandom(1)) * (mib << 20)
+    return os.getpid()
+
+
+def crash():
+    crash_here()
+
+
+def crash_here():
+    ctypes.string_at(0)
+
+
+def spin_deep():
+    while True:
+        time.sleep(0)
+
+
+def clean_up(path):
+    try:
+        spin_deep()
+    except billiard.SoftTimeLimitExceeded:
+        Path(path).write_text("cleaned")
+        return "cleaned"
+
+
+def owner_of(array):
+    """The class of what the memory of an array belongs to."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return type(array).__name__
+
+
+def see(array):
+    """What a worker finds in an array: its owner, its sum, and that the caller does not hear of a change."""
+    owner, total = owner_of(array), float(array.sum())
+    array[:] = 0
+    return owner, total
+
+
+def lock():
+    return threading.Lock()
+
+
+class Unreadable:
+    """Can be sent, and cannot be read."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def unreadable():
+    return Unreadable()
+
+
+class Told(Exception):
+    """An exception with an attribute, and a constructor of its own."""
+
+    def __init__(self, first, second):
+        super().__init__(first, second)
+        self.first, self.second = first, second
+
+
+def tell(first, second):
+    raise Told(first, second)
+
+
+class Shouting(Worker):
+    """Says when its loop starts, and puts something behind each result."""
+
+    def on_loop_start(self, pid):
+        STATE["loop"] = os.getpid(), pid
+
+    def prepare_result(self, result):
+        return result, "!"
+
+
+class ShoutingPool(Pool):
+    Worker = Shouting
+
+
+class Refusing(Worker):
+    """Cannot begin."""
+
+    def on_loop_start(self, pid):
+        raise ArithmeticError(f"{pid} is no good")
+
+
+class RefusingPool(Pool):
+    Worker = Refusing
+
+
+class Exits:
+    """A callable for `on_process_exit` that knows its file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, number, code):
+        with open(self.path, "a") as file:
+            file.write(f"{number} {code}\n")
+
+    def codes(self):
+        with open(self.path) as file:
+            return dict(map(int, line.split()) for line in file)
+
+
+def dumps(obj):
+    return pickle.dumps(obj)
+
+
+def loads(data):
+    return pickle.loads(data)
+
+
+def children(pid):
+    """The children of a process, whichever of its threads has started them."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += (task / "children").read_text().split()
+    return [int(pid) for pid in found]
+
+
+def pool_in_here(method, count):
+    """Use a pool in this process, and end it."""
+    with billiard.get_context(method).Pool(2) as pool:
+        return pool.map(double, range(count), chunksize=1)
+
+
+def keep_pool(method):
+    """Use a pool in this process, and keep it. Answers the ids of all that belongs to it."""
+    STATE["pool"] = pool = billiard.get_context(method).Pool(2)
+    pool.map(double, range(4), chunksize=1)
+    return [os.getpid(), *children(os.getpid())]
