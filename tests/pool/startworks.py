@@ -52,6 +52,21 @@ def leave(code):
     sys.exit(code)
 
 
+def note(path):
+    """An initializer that notes which process it runs in."""
+    with open(path, "a") as file:
+        file.write(f"init {os.getpid()}\n")
+
+
+def is_loaded(*names):
+    """Whether modules are there already, and which process says so."""
+    return all(name in sys.modules for name in names), os.getpid()
+
+
+def thread_lives(name):
+    return sys.modules[name].thread.is_alive()
+
+
 def who():
     process, parent = current_process(), parent_process()
     return process.name, process.index, process.daemon, process.pid, parent.pid
