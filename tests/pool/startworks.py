@@ -233,12 +233,13 @@ def _imported(found):
     return found
 
 
-def children(pid):
-    """The children of a process, whichever of its threads has started them."""
-    found = []
+def family_of(pid):
+    """A process, its children, whichever of its threads has started them, and theirs."""
+    family = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += (task / "children").read_text().split()
-    return [int(pid) for pid in found]
+        for child in (task / "children").read_text().split():
+            family += family_of(int(child))
+    return family
 
 
 def pool_in_here(method, count):
@@ -251,4 +252,21 @@ def keep_pool(method):
     """Use a pool in this process, and keep it. Answers the ids of all that belongs to it."""
     STATE["pool"] = pool = billiard.get_context(method).Pool(2)
     pool.map(double, range(4), chunksize=1)
-    return [os.getpid(), *children(os.getpid())]
+    return family_of(os.getpid())
+
+
+def pool_in_pools(method, depth):
+    """Use a pool in a worker of a pool in a worker, and so on."""
+    if depth == 0:
+        return [double(0), double(1)]
+    with billiard.get_context(method).Pool(1) as pool:
+        return [pool.apply(pool_in_pools, (method, depth - 1))]
+
+
+def tell_of_pool(path, method, seconds=0):
+    """Use a pool in this process and leave it. The file has the ids of all that belongs to it, and ends with
+    a new line.
+    """
+    family = keep_pool(method)
+    Path(path).write_text(" ".join(map(str, family)) + "\n")
+    time.sleep(seconds)

@@ -381,6 +381,20 @@ def test_a_forgotten_pool_is_ended(method):
     assert not any(chaosworks.is_alive(pid) for pid in workers)
 
 
+@pytest.mark.usefixtures("leak_census")
+def test_a_forgotten_pool_is_ended_where_warnings_are_errors(method, monkeypatch):
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: raised.append(told.exc_type))
+    pool = Pool(2, context=billiard.get_context(method))
+    workers = pids(pool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del pool
+        gc.collect()
+    assert raised == [ResourceWarning]
+    assert not any(chaosworks.is_alive(pid) for pid in workers)
+
+
 FALLS_OFF = """
 import sys
 import billiard
@@ -390,7 +404,7 @@ if __name__ == "__main__":
     billiard.set_start_method(sys.argv[1])
     pool = billiard.Pool(2)
     print(type(pool._pool[0]).__name__, pool.map(poolwork.double, range(3)))
-    print(*billiard.active_children()[0:0], *(worker.pid for worker in pool._pool))
+    print(*(worker.pid for worker in pool._pool))
     server = sys.modules.get("billiard.forkserver")
     if server is not None and server._forkserver._child is not None:
         print(server._forkserver._child.pid)
@@ -443,12 +457,12 @@ def test_ctrl_c_is_one_interrupt_in_the_parent(method, script_file, until, tmp_p
     command = [sys.executable, script_file(INTERRUPTED), method, str(tmp_path / "gate")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         until(lambda: all(poolwork.began(tmp_path / f"gate{number}").exists() for number in range(2)))
-        workers = works.children(running.pid)
+        family = works.family_of(running.pid)
         os.killpg(running.pid, signal.SIGINT)
         _, told = running.communicate(timeout=PATIENCE)
     assert running.returncode == -signal.SIGINT
     assert told.count("Traceback (most recent call last)") == told.count("KeyboardInterrupt") == 1, told
-    until(lambda: not any(chaosworks.is_alive(pid) for pid in workers))
+    until(lambda: not any(chaosworks.is_alive(pid) for pid in family))
 
 
 # --- the fork server --------------------------------------------------------------------------
