@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from poolwork import double
+from poolwork import double, family_of
 
 import billiard
 from billiard.pool import Pool, Worker
@@ -231,15 +231,6 @@ def _imported(found):
         module, name = found["import"]
         return getattr(sys.modules.get(module) or importlib.import_module(module), name)
     return found
-
-
-def family_of(pid):
-    """A process, its children, whichever of its threads has started them, and theirs."""
-    family = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            family += family_of(int(child))
-    return family
 
 
 def pool_in_here(method, count):

@@ -457,7 +457,7 @@ def test_ctrl_c_is_one_interrupt_in_the_parent(method, script_file, until, tmp_p
     command = [sys.executable, script_file(INTERRUPTED), method, str(tmp_path / "gate")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         until(lambda: all(poolwork.began(tmp_path / f"gate{number}").exists() for number in range(2)))
-        family = works.family_of(running.pid)
+        family = poolwork.family_of(running.pid)
         os.killpg(running.pid, signal.SIGINT)
         _, told = running.communicate(timeout=PATIENCE)
     assert running.returncode == -signal.SIGINT
