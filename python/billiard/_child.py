@@ -103,7 +103,9 @@ def outcome_of(error: BaseException, name: str, words: int | None = None) -> int
     """
     if isinstance(error, SystemExit):
         if words is not None:
+            # Whoever passes it on waits for this process to begin, and must not take that for a regular end.
             _report_crash(name, words)
+            return 1
         return _exit_code_of(error)
     # Whoever has pressed the keys of an interrupt meant the whole program, and the parent says so.
     if not isinstance(error, KeyboardInterrupt):

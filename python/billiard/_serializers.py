@@ -9,7 +9,7 @@ from .reduction import ForkingPickler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, ClassVar
 
     from .process import BaseProcess
@@ -80,8 +80,7 @@ def packed(serializer: Serializer, value: Any) -> Any:
     """
     if value is None or serializer is None or isinstance(serializer, str):
         return value
-    dumps, loads = serializer
-    return _Packed(loads, dumps(value))
+    return _Packed(serializer, value)
 
 
 def process_sent_by(kind: type[BaseProcess], serializer: Serializer) -> type[BaseProcess]:
@@ -141,11 +140,20 @@ def _cloud_pickler() -> Any:
 class _Packed:
     """An object in the form that the program's own function has given it."""
 
-    def __init__(self, loads: Callable[[bytes], Any], data: bytes) -> None:
-        self._loads, self._data = loads, data
+    def __init__(self, serializer: tuple[Callable[[Any], bytes], Callable[[bytes], Any]], obj: Any) -> None:
+        dumps, self._loads = serializer
+        self._data = dumps(obj)
+        self._is_tuple = type(obj) is tuple
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._is_tuple:
+            return _unpack_tuple, (self._loads, self._data)
         return self._loads, (self._data,)
+
+
+def _unpack_tuple(loads: Callable[[bytes], Iterable[Any]], data: bytes) -> tuple[Any, ...]:
+    """A call is a tuple, and there are formats that make a list of it."""
+    return tuple(loads(data))
 
 
 class _PairPickler:
@@ -160,14 +168,14 @@ class _PairPickler:
         *,
         buffer_callback: object = None,  # noqa: ARG002
     ) -> None:
-        self._dumps, self._loads = dumps, loads
+        self._serializer = dumps, loads
         self._file, self._protocol = file, protocol
 
     def dump(self, obj: Any) -> None:
         try:
-            pickled = pickle.dumps(_Packed(self._loads, self._dumps(obj)), self._protocol)
+            pickled = pickle.dumps(_Packed(self._serializer, obj), self._protocol)
         except Exception as error:
-            like_this = functools.partial(type(self), self._dumps, self._loads)
+            like_this = functools.partial(type(self), *self._serializer)
             raise _Refusal(error, like_this) from None
         self._file.write(pickled)
 

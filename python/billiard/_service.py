@@ -104,15 +104,18 @@ def end_pool(
     engine: _billiard.Engine, supervisor: Supervisor, workers: list[Any], closed: list[bool], origin: str
 ) -> None:
     """End a pool that was collected, or that is still there when the interpreter exits."""
-    if not closed[0] and origin:
-        warnings.warn(f"unclosed pool, made at {origin}", ResourceWarning, stacklevel=2)
-    engine.terminate()
-    if threading.current_thread() is not supervisor:
-        engine.join()
-        supervisor.stop()
-        # What the supervisor has not seen to, since there was no pool any more.
-        for worker in list(workers):
-            worker.join()
+    try:
+        if not closed[0] and origin:
+            warnings.warn(f"unclosed pool, made at {origin}", ResourceWarning, stacklevel=2)
+    finally:
+        # Where warnings are errors, too: nobody else would end it.
+        engine.terminate()
+        if threading.current_thread() is not supervisor:
+            engine.join()
+            supervisor.stop()
+            # What the supervisor has not seen to, since there was no pool any more.
+            for worker in list(workers):
+                worker.join()
 
 
 for _public in (PoolThread, Supervisor, stop_if_not_current):

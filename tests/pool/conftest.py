@@ -71,13 +71,13 @@ def start(method: str, make_pool: Callable[..., Pool]) -> Callable[..., Pool]:
 
 
 @pytest.fixture
-def script_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+def script_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Write a program to a file, and answer its path. It finds what lies beside the tests."""
     here = str(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]))
 
-    def write(source: str) -> str:
-        path = tmp_path / "program.py"
+    def write(source: str, name: str = "program") -> str:
+        path = tmp_path / f"{name}.py"
         path.write_text(textwrap.dedent(source))
         return str(path)
 
@@ -85,7 +85,7 @@ def script_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
 
 @pytest.fixture
-def script(script_file: Callable[[str], str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def script(script_file: Callable[..., str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a program from a file; answers a `subprocess.CompletedProcess`."""
 
     def run(source: str, *args: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -101,3 +102,13 @@ def clean_up_slowly(path):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
         Path(path).write_text("clean")
+
+
+def family_of(pid):
+    """A process, its children, whichever of its threads has started them, and theirs."""
+    family = [pid]
+    with contextlib.suppress(OSError):  # some of it has ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                family += family_of(int(child))
+    return family

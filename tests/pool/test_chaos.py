@@ -47,20 +47,27 @@ def test_killing_all_idle_workers_again_and_again(make_pool, processes):
     assert pool.apply_async(poolwork.double, (1,)).get(PATIENCE) == 2
 
 
-@pytest.mark.parametrize("seed", range(3 * CHAOS))
-def test_random_kills_cost_only_what_was_running(make_pool, tmp_path, seed):
+def seeds(**counts):
+    """So many seeds for each start method. What takes longer to start is tried less often."""
+    cases = [(method, seed) for method, count in counts.items() for seed in range(count * CHAOS)]
+    return pytest.mark.parametrize(("method", "seed"), cases, indirect=["method"])
+
+
+@seeds(fork=3, forkserver=2, spawn=2)
+def test_random_kills_cost_only_what_was_running(start, tmp_path, method, seed):
     chance = random.Random(seed)
     log = tmp_path / "runs"
     log.touch()
-    pool = make_pool(4)
-    tasks = 1500
+    # A worker must have the time to begin, now and then, or the pool gives up.
+    tasks, pause = {"fork": (1500, 0.1), "forkserver": (800, 0.1), "spawn": (300, 0.4)}[method]
+    pool = start(4)
     results = [
         pool.apply_async(works.log_run_slowly, (str(log), number, chance.uniform(0, 0.004)))
         for number in range(tasks)
     ]
     kills = 0
     while not all(result.ready() for result in results):
-        time.sleep(chance.uniform(0, 0.1))
+        time.sleep(chance.uniform(0, pause))
         kill(chance.choice(worker_pids(pool) or [0x7FFF_FFFF]))
         kills += 1
     outcomes = collections.Counter(outcome(result) for result in results)
@@ -230,9 +237,9 @@ class Storm:
                 result.get(PATIENCE)
 
 
-@pytest.mark.parametrize("seed", range(60 * CHAOS))
-def test_any_order_of_events_ends_every_job(make_pool, seed):
-    storm = Storm(make_pool(1 + seed % 3), seed)
+@seeds(fork=60, forkserver=20, spawn=10)
+def test_any_order_of_events_ends_every_job(start, seed):
+    storm = Storm(start(1 + seed % 3), seed)
     for _ in range(storm.chance.randrange(1, 40)):
         storm.step()
     storm.end()
@@ -455,15 +462,14 @@ def test_a_forked_copy_of_the_program_does_not_disturb_the_pool(make_pool, until
 PARENT = """
 import os, sys, threading, time
 sys.path.insert(0, {folder!r})
-import poolwork
-from billiard.pool import Pool
+import billiard, poolwork
 
 def tell(process):
     os.write(1, b"%d\\n" % process.pid)
 
 def start():
     global pool
-    pool = Pool({processes}, on_process_up=tell)
+    pool = billiard.get_context({method!r}).Pool({processes}, on_process_up=tell)
 
 if {from_thread}:
     thread = threading.Thread(target=start)
@@ -478,11 +484,13 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("seed", range(8 * CHAOS))
-def test_no_worker_outlives_a_parent_that_is_killed(seed, until):
+@seeds(fork=8, forkserver=6, spawn=6)
+def test_no_worker_outlives_a_parent_that_is_killed(method, seed, until):
+    """Nor does the fork server, which is one of its children."""
     chance = random.Random(seed)
     source = PARENT.format(
         folder=str(Path(__file__).parent),
+        method=method,
         processes=chance.randrange(1, 5),
         from_thread=chance.random() < 0.5,
         busy=chance.random() < 0.5,
@@ -493,12 +501,12 @@ def test_no_worker_outlives_a_parent_that_is_killed(seed, until):
         if chance.random() < 0.5:
             while b"ready" not in told:
                 told += os.read(parent.stdout.fileno(), 4096)
-        time.sleep(chance.uniform(0, 0.2))
-        children = set(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
+        time.sleep(chance.uniform(0, 0.2 if method == "fork" else 0.6))
+        family = set(poolwork.family_of(parent.pid))
         parent.kill()
         told += parent.stdout.read()
-    workers = {int(line) for line in told.split() if line.isdigit()} | {int(pid) for pid in children}
-    until(lambda: not any(is_alive(pid) for pid in workers), f"the workers {workers} end")
+    family |= {int(line) for line in told.split() if line.isdigit()}
+    until(lambda: not any(is_alive(pid) for pid in family), f"{family} end")
 
 
 def test_workers_survive_the_thread_that_started_them(make_pool, until):

@@ -11,6 +11,8 @@ import chaosworks as works
 import poolwork
 import pytest
 
+from billiard import forkserver
+
 #: How long a pool is watched while it is idle.
 WATCHED = 2.0
 #: How long nothing may move before we believe that the work is over.
@@ -37,13 +39,17 @@ def assert_nobody_moves(pids, until):
     assert not moved, f"woke up, or used the processor: {moved}"
 
 
-@pytest.mark.parametrize("processes", [1, 3])
-def test_nobody_wakes_up(make_pool, until, processes):
-    pool = make_pool(processes)
+@pytest.mark.parametrize(
+    ("method", "processes"), [("fork", 1), ("fork", 3), ("forkserver", 2), ("spawn", 2)], indirect=["method"]
+)
+def test_nobody_wakes_up(start, until, processes):
+    """The fork server, which is there for all of them, included."""
+    pool = start(processes)
     assert pool.map(poolwork.double, range(1000)) == [2 * x for x in range(1000)]
     assert pool.apply(works.echo_bytes, (1 << 20,)) == b"x" * (1 << 20)
     assert list(pool.imap(poolwork.double, range(100))) == [2 * x for x in range(100)]
-    assert_nobody_moves([os.getpid(), *works.worker_pids(pool)], until)
+    server = forkserver._forkserver._child.pid
+    assert_nobody_moves([os.getpid(), server, *works.worker_pids(pool)], until)
 
 
 def test_nobody_wakes_up_while_threads_wait_for_a_long_task(make_pool, until, tmp_path):
