@@ -4,6 +4,7 @@
 use std::io;
 
 use billiard::process;
+use billiard::sys::signal::Blocked;
 use billiard::sys::{self, Deadline, Forked};
 use pyo3::prelude::*;
 
@@ -36,15 +37,20 @@ impl Drop for NeverBack {
 #[pyo3(signature = (in_child, pidfd = true))]
 pub(crate) fn fork(py: Python<'_>, in_child: &Bound<'_, PyAny>, pidfd: bool) -> PyResult<Child> {
     py.import("sys")?.call_method1("audit", ("os.fork",))?;
+    // A signal that arrives while the child is being made has to wait until there is somebody to handle it without a
+    // traceback: a handler that raises in the middle of the hooks would leave them half done.
+    let blocked = Blocked::new().map_err(IntoPyErr::into_py_err)?;
     // FORK: no early return between the hooks: they take the interpreter's own locks and give them back.
     // SAFETY: attached, as the hook requires.
     unsafe { pyo3::ffi::PyOS_BeforeFork() };
     let forked = sys::fork();
     if matches!(forked, Ok(Forked::Child)) {
         let _never_back = NeverBack;
-        wait::open_signals_in_child();
         // SAFETY: in the child, on the thread that forked, still attached, before any other Python call.
         unsafe { pyo3::ffi::PyOS_AfterFork_Child() };
+        drop(blocked);
+        // Where a signal handler forks while our own mask is in force.
+        wait::open_signals_in_child();
         let code = in_child.call0().and_then(|code| code.extract());
         sys::exit_now(code.unwrap_or(1));
     }
@@ -55,6 +61,7 @@ pub(crate) fn fork(py: Python<'_>, in_child: &Bound<'_, PyAny>, pidfd: bool) -> 
     });
     // SAFETY: in the parent, attached; pairs with the call above whether or not a child was made.
     unsafe { pyo3::ffi::PyOS_AfterFork_Parent() };
+    drop(blocked);
     Ok(Child::new_of(child.flatten().map_err(IntoPyErr::into_py_err)?))
 }
 
