@@ -117,10 +117,11 @@ class Submitting(Hooks):
                 slot,
                 self._hears_of_jobs,
             )
-        except ValueError:
+        except BaseException as error:
             if slot:
                 self._putlock.release()
-            self._refuse_if_broken()
+            if isinstance(error, ValueError):
+                self._refuse_if_broken()
             raise
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -195,7 +196,8 @@ class Submitting(Hooks):
         items = iterable if isinstance(iterable, list) else list(iterable)
         chunksize = checked("chunksize", chunksize, 1, int)
         if chunksize is None:
-            chunksize = max(-(-len(items) // (4 * self._processes)), 1)
+            # A pool that was shrunk to nothing keeps its jobs until it grows.
+            chunksize = max(-(-len(items) // (4 * max(self._processes, 1))), 1)
         try:
             return self._engine.submit_map(
                 self,
@@ -262,7 +264,7 @@ class Submitting(Hooks):
     ) -> Any:
         checked("chunksize", chunksize, 1, int)
         checked("buffersize", buffersize, 1, int)
-        window = buffersize or 16 * self._processes
+        window = buffersize or 16 * max(self._processes, 1)
         try:
             iterator, feeder = self._engine.submit_stream(
                 self,
