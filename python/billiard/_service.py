@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from . import _billiard, _tasks
+from .dummy import DummyProcess
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -17,7 +18,7 @@ CLOSE = 1
 TERMINATE = 2
 
 
-class PoolThread(threading.Thread):
+class PoolThread(DummyProcess):
     """A daemon thread of a pool.
 
     Attributes:
@@ -42,8 +43,8 @@ class PoolThread(threading.Thread):
 
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Start the thread."""
-        self._was_started = True
         super().start(*args, **kwargs)
+        self._was_started = True
 
     def on_stop_not_started(self) -> None:
         """Called by `stop` instead of waiting if the thread was never started."""
