@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _billiard, _tasks
 from ._billiard import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
@@ -42,6 +42,9 @@ from .exceptions import (
     WorkerLostError,
 )
 from .util import Finalize, error, get_logger
+
+if TYPE_CHECKING:
+    from ._threadpool import ThreadPool
 
 ACK = 0
 READY = 1
@@ -470,10 +473,20 @@ _HANDLERS: dict[str, Callable[..., None]] = {
 def _origin() -> str:
     """Where in the program the pool is made."""
     here = os.path.dirname(__file__)
+    ours = (here, os.path.join(here, "dummy"))
     frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == here:
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) in ours:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def __getattr__(name: str) -> Any:
+    # Made from the other pool, so it can only be had later.
+    if name == "ThreadPool":
+        from ._threadpool import ThreadPool
+
+        return ThreadPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
@@ -507,6 +520,7 @@ __all__ = [
     "SoftTimeLimitExceeded",
     "Supervisor",
     "Terminated",
+    "ThreadPool",
     "TimeLimitExceeded",
     "TimeoutError",
     "Worker",

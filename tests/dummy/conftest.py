@@ -1,12 +1,52 @@
-"""Waits that end."""
+"""Pools of threads that are ended, gates that open, and waits that end."""
 
 from __future__ import annotations
 
+import io
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from threadwork import PATIENCE
+from threadwork import PATIENCE, Gate
+
+import billiard.util
+from billiard.pool import ThreadPool
+
+
+@pytest.fixture
+def make_pool(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., ThreadPool]]:  # noqa: ARG001
+    """Make a pool that is ended after the test; nothing of it may be left then."""
+    pools = []
+
+    def make(*args: object, **kwargs: object) -> ThreadPool:
+        pool = kwargs.pop("kind", ThreadPool)(*args, **kwargs)
+        pools.append(pool)
+        return pool
+
+    yield make
+    # What nobody holds any more is closed, and the census comes next: pytest would hold on to the arguments.
+    if request.node.funcargs:
+        request.node.funcargs.clear()
+    while pools:
+        pool = pools.pop()
+        pool.terminate()
+        pool.join()
+        del pool
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., ThreadPool]) -> ThreadPool:
+    """A pool of two threads."""
+    return make_pool(2)
+
+
+@pytest.fixture
+def gate(make_pool: Callable[..., ThreadPool]) -> Iterator[Gate]:  # noqa: ARG001 - opened before pools are joined
+    """A gate that is open after the test at the latest."""
+    gate = Gate()
+    yield gate
+    gate.go.set()
 
 
 @pytest.fixture
@@ -21,3 +61,17 @@ def until() -> Callable[..., None]:
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture
+def log() -> Iterator[Callable[[], str]]:
+    """What the package logs, as text: records would keep the frames, and with them the pool."""
+    logger, stream = billiard.util.get_logger(), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    old, logger.level = logger.level, logging.ERROR
+    propagate, logger.propagate = logger.propagate, False
+    yield stream.getvalue
+    logger.removeHandler(handler)
+    logger.level, logger.propagate = old, propagate

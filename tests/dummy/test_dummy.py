@@ -110,7 +110,7 @@ def test_there_are_no_other_names():
 def test_what_is_exported():
     """The pipe with the rest, wherever there is one."""
     wanted = """
-        BoundedSemaphore Condition Event JoinableQueue Lock Manager Process Queue RLock Semaphore
+        BoundedSemaphore Condition Event JoinableQueue Lock Manager Pool Process Queue RLock Semaphore
         active_children current_process freeze_support
     """
     pipe = ["Pipe"] if find_spec("billiard.connection") else []

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from ..pool import ThreadPool
+
 __all__ = [
     "BoundedSemaphore",
     "Condition",
@@ -28,6 +30,7 @@ __all__ = [
     "JoinableQueue",
     "Lock",
     "Manager",
+    "Pool",
     "Process",
     "Queue",
     "RLock",
@@ -186,3 +189,20 @@ def Manager() -> ModuleType:
 
 def shutdown() -> None:
     """Do nothing: this manager is no process."""
+
+
+def Pool(
+    processes: int | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: Iterable[Any] = (),
+) -> ThreadPool:
+    """Return a `billiard.pool.ThreadPool`.
+
+    Args:
+        processes: Number of threads; the default is the number of usable processors.
+        initializer: Called in each thread before its first job, with ``initargs``.
+        initargs: See there.
+    """
+    from ..pool import ThreadPool
+
+    return ThreadPool(processes, initializer, initargs)
