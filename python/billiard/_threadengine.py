@@ -56,7 +56,8 @@ class ThreadEngine:
         self._streams: dict[int, Stream] = {}
         #: Threads that are about to end.
         self._leaving: list[threading.Thread] = []
-        self._numbered = 0
+        #: How many threads there are to be, and how many there were.
+        self._wanted = self._numbered = 0
         self._start_error: BaseException | None = None
 
     # --- what it is doing ---
@@ -309,6 +310,7 @@ class ThreadEngine:
                 # It may run nevertheless, if a signal handler has raised.
                 self.workers.remove(worker)
                 raise
+            self._wanted += 1
 
     def is_hired(self, worker: Worker) -> bool:
         """Whether `hire` has come to its end."""
@@ -323,9 +325,12 @@ class ThreadEngine:
         """
         with self.lock:
             self.refuse_if_over()
-            idle = sum(not worker.is_busy for worker in self.workers) - self.tasks.qsize()
+            # Those who are to leave may not have heard of it, or be on their way.
+            leaving = len(self.workers) - self._wanted
+            idle = sum(not worker.is_busy for worker in self.workers) - max(leaving, self.tasks.qsize())
             if n > max(idle, 0):
                 raise ValueError("Can't shrink pool. All processes busy!")
+            self._wanted -= n
             for _ in range(n):
                 self.tasks.put(None)
 

@@ -284,11 +284,15 @@ class ThreadMapResult(ThreadResult):
         """A chunk has ended."""
         with self._engine.lock:
             self._number_left -= 1
+            if self._event.is_set():
+                return
             if success:
                 start = part * self._chunksize
                 self._values[start : start + len(value)] = value
                 if self._number_left:
                     return
                 value = self._values
+            else:
+                self._values = []
             pool = self._end(success, value)
         del pool

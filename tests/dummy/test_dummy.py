@@ -5,7 +5,10 @@ from __future__ import annotations
 import array
 import builtins
 import queue
+import sys
 import threading
+from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 
@@ -84,9 +87,34 @@ def test_an_array_is_an_array():
     assert dummy.Array("d", (x / 2 for x in range(3)), lock=False).tolist() == [0, 0.5, 1]
 
 
+def test_the_pipe_is_the_one_of_processes(monkeypatch):
+    # A stand-in: what it does is told elsewhere, here only where it comes from.
+    module = ModuleType("billiard.connection")
+    module.Pipe = object()
+    monkeypatch.setitem(sys.modules, "billiard.connection", module)
+    assert dummy.Pipe is module.Pipe
+
+
+def test_there_is_no_pipe_where_processes_have_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "billiard.connection", None)
+    with pytest.raises(AttributeError, match=r"module 'billiard\.dummy' has no attribute 'Pipe'") as caught:
+        dummy.Pipe  # noqa: B018
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
 def test_there_are_no_other_names():
     with pytest.raises(AttributeError, match=r"module 'billiard\.dummy' has no attribute 'Barrier'"):
         dummy.Barrier  # noqa: B018
+
+
+def test_what_is_exported():
+    """The pipe with the rest, wherever there is one."""
+    wanted = """
+        BoundedSemaphore Condition Event JoinableQueue Lock Manager Pool Process Queue RLock Semaphore
+        active_children current_process freeze_support
+    """
+    pipe = ["Pipe"] if find_spec("billiard.connection") else []
+    assert sorted(dummy.__all__) == sorted([*wanted.split(), *pipe])
 
 
 # --- processes that are threads ---

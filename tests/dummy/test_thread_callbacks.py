@@ -224,6 +224,16 @@ def test_hooks_hear_of_every_job(make_pool, until):
     assert told[6][3] == (False, result._value)
 
 
+def test_a_map_that_has_ended_is_not_heard_of_again(make_pool, log):
+    pool, told = make_pool(1), []
+    pool.on_timeout_set = lambda *args: told.append(args)
+    result = pool.map_async(fail, range(10), 1)
+    pool.close()
+    pool.join()
+    assert told == [(result, None, None)]
+    assert (result._number_left, log()) == (0, "")
+
+
 def test_methods_of_a_result_tell_its_callbacks(pool, log):
     told = []
     result = pool.apply_async(double, (1,), timeout_callback=lambda **kwargs: told.append(kwargs))

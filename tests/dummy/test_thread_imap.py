@@ -6,12 +6,14 @@ import gc
 import os
 import sys
 import threading
+import weakref
 
 import pytest
-from threadwork import double, fail_if_three, identity
+from threadwork import Gate, double, fail_if_three, identity, is_waiting
 
 import billiard
 from billiard.exceptions import Terminated
+from billiard.pool import ThreadPool
 
 KINDS = pytest.mark.parametrize("kind", ["imap", "imap_unordered"])
 
@@ -187,6 +189,31 @@ def test_an_abandoned_iterator_stops_taking_inputs(make_pool, kind, until):
     pool.join()
 
 
+@KINDS
+def test_an_abandoned_iterator_keeps_no_results(make_pool, kind, gate, until):
+    class Thing:
+        pass
+
+    pool, other, watches = make_pool(1), Gate(), []
+
+    def make(x):
+        if x >= 2:
+            (gate if x == 2 else other)()
+        thing = Thing()
+        watches.append(weakref.ref(thing))
+        return thing
+
+    results = getattr(pool, kind)(make, range(4))
+    gate.wait_for()
+    assert [watch() is None for watch in watches] == [False, False]
+    del results
+    until(lambda: all(watch() is None for watch in watches))
+    gate.go.set()
+    other.wait_for()
+    until(lambda: len(watches) == 3 and watches[2]() is None)
+    other.go.set()
+
+
 @pytest.mark.parametrize("chunksize", [1, 2])
 @KINDS
 def test_an_exception_of_a_task_is_raised_and_the_iteration_goes_on(pool, kind, chunksize):
@@ -290,6 +317,20 @@ def test_terminating_ends_an_iteration(pool, kind, gate):
     assert everything(results) == ([], [])
 
 
+@KINDS
+@pytest.mark.parametrize("taken", ["before", "after"])
+def test_what_comes_after_the_end_is_not_heard_of(make_pool, kind, taken, gate):
+    pool = make_pool(1)
+    results = getattr(pool, kind)(gate, range(3))
+    gate.wait_for()
+    pool.terminate()
+    if taken == "before":
+        assert everything(results) == ([], [(Terminated, (0,))])
+    gate.go.set()
+    pool.join()
+    assert everything(results) == ([], [] if taken == "before" else [(Terminated, (0,))])
+
+
 def test_terminating_leaves_a_stream_that_is_complete_as_it_is(pool, until):
     results = pool.imap(identity, range(5))
     until(lambda: results._length == 5 and not pool._engine.has_work() and not pool._engine.load()[0])
@@ -323,6 +364,44 @@ def test_terminating_ends_an_iteration_whose_inputs_do_not_come(make_pool):
     pool.join()
     assert everything(results) == ([], [(Terminated, (0,))])
     inputs.go.set()
+
+
+@pytest.mark.usefixtures("leak_census")
+def test_inputs_that_do_not_come_keep_no_pool_that_was_ended(until):
+    pool, inputs = ThreadPool(1), Blocking(0)
+    results = pool.imap(identity, inputs)
+    assert inputs.waits.wait(60)
+    pool.terminate()
+    pool.join()
+    watch = weakref.ref(pool)
+    del pool
+    until(lambda: (gc.collect(), watch() is None)[1])
+    assert feeders()
+    inputs.go.set()
+    assert everything(results) == ([], [(Terminated, (0,))])
+
+
+def test_joining_waits_for_the_thread_that_took_the_inputs(make_pool, monkeypatch, until):
+    pool, fed, go = make_pool(1), threading.Event(), threading.Event()
+    note_fed = pool._engine.note_fed
+
+    def linger(*args):
+        note_fed(*args)
+        fed.set()
+        assert go.wait(60)
+
+    monkeypatch.setattr(pool._engine, "note_fed", linger)
+    results = pool.imap(identity, range(3))
+    assert fed.wait(60)
+    pool.close()
+    joiner = threading.Thread(target=pool.join)
+    joiner.start()
+    until(lambda: not pool._pool and is_waiting(joiner))
+    assert joiner.is_alive()
+    go.set()
+    joiner.join()
+    assert feeders() == []
+    assert list(results) == [0, 1, 2]
 
 
 def test_terminating_wakes_who_waits_for_a_result(make_pool, gate):

@@ -56,6 +56,27 @@ def test_a_new_pool_can_be_shrunk_at_once(make_pool):
         pool.shrink(2)
 
 
+def test_threads_that_are_on_their_way_out_are_not_sent_again(make_pool, monkeypatch, until):
+    pool, go = make_pool(3), threading.Event()
+    note_left = pool._engine.note_left
+
+    def linger(worker):
+        assert go.wait(60)
+        note_left(worker)
+
+    monkeypatch.setattr(pool._engine, "note_left", linger)
+    pool.shrink(2)
+    until(pool._taskqueue.empty)
+    assert len(pool._pool) == 3
+    with pytest.raises(ValueError, match="Can't shrink"):
+        pool.shrink(2)
+    pool.shrink()
+    with pytest.raises(ValueError, match="Can't shrink"):
+        pool.shrink()
+    go.set()
+    until(lambda: pool._pool == [])
+
+
 @pytest.mark.parametrize("busy", [1, 2])
 def test_shrinking_a_busy_pool_does_nothing_and_says_so(pool, gate, busy):
     results = [pool.apply_async(gate, (i,)) for i in range(busy)]

@@ -63,3 +63,18 @@ class Gate:
         """Wait until so many tasks are in it."""
         for _ in range(tasks):
             assert self.began.acquire(timeout=PATIENCE)
+
+
+def submissions(pool):
+    """Every way to submit something."""
+    return [
+        lambda: pool.apply(double, (1,)),
+        lambda: pool.apply_async(double, (1,), waitforslot=True),
+        lambda: pool.apply_async(double, 3),
+        lambda: pool.map(double, [1]),
+        lambda: pool.map(double, []),
+        lambda: pool.map_async(double, [1]),
+        lambda: pool.starmap(add, [(1, 2)]),
+        lambda: pool.imap(double, [1]),
+        lambda: pool.imap_unordered(double, [1]),
+    ]

@@ -109,3 +109,14 @@ def test_the_cache_holds_what_has_not_ended(make_pool, tmp_path, until):
     (tmp_path / "go").touch()
     result.get()
     until(lambda: not pool._cache)
+
+
+def test_a_pool_without_workers_keeps_its_jobs(make_pool, until):
+    pool = make_pool(1)
+    pool.apply(double, (1,))
+    pool.shrink()
+    until(lambda: pool._pool == [])
+    mapped, results = pool.map_async(double, range(10)), pool.imap(double, range(10))
+    pool.grow()
+    assert mapped.get(30) == [2 * i for i in range(10)]
+    assert [results.next(30) for _ in range(10)] == [2 * i for i in range(10)]

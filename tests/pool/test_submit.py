@@ -229,6 +229,13 @@ def test_a_pool_that_is_not_running_refuses_before_it_looks_at_the_call(make_poo
             pool.apply_async(double, tuple(items))
 
 
+def test_a_call_that_is_refused_holds_no_slot(make_pool):
+    pool = make_pool(1)
+    with pytest.raises(TypeError):
+        pool.apply_async(double, (1,), waitforslot=True, timeout="soon")
+    assert pool._putlock._value == 1
+
+
 def test_a_forked_copy_refuses_large_work_too(pool):
     large = bytes(1 << 20)
     assert len(pool.apply(identity, (large,))) == len(large)

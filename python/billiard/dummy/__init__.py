@@ -11,6 +11,7 @@ import threading
 import weakref
 from builtins import dict, list  # noqa: F401, UP029 - names that a manager has
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from queue import Queue
 from threading import BoundedSemaphore, Event, Lock, RLock, Semaphore
 from threading import Condition as _Condition
@@ -40,6 +41,17 @@ __all__ = [
 ]
 
 JoinableQueue = Queue
+
+
+def __getattr__(name: str) -> Any:
+    why = None
+    # The pipe is the one thing here that threads share with processes; most programs do without.
+    if name == "Pipe":
+        try:
+            return import_module("billiard.connection").Pipe
+        except ImportError as error:
+            why = error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from why
 
 
 class DummyProcess(threading.Thread):
