@@ -46,14 +46,14 @@ def _refusal(use):
 
 
 def misuse(running, fresh):
-    """Use another process's objects. Returns how often that was accepted."""
+    """Use another process's objects. The exit code tells how often that was accepted."""
     refused = (running.join, running.is_alive, fresh.start, fresh.join)
     accepted = sum(_refusal(use) != "AssertionError" for use in refused)
     accepted += repr(running) != f"<{type(running).__name__}({running.name}, unknown daemon)>"
     # Signals do not get there, and nothing is known.
     running.kill()
     running.terminate()
-    return accepted + (running.exitcode is not None)
+    sys.exit(accepted + (running.exitcode is not None))
 
 
 def own_misuse():
@@ -122,6 +122,14 @@ def leave_when_released(end, released, code):
     sys.exit(code)
 
 
+def use_another_server(server, pid):
+    """Start a child of a fork server in a copy of the process that has started one."""
+    child = billiard.get_context("forkserver").Process(target=processwork.leave, args=(5,))
+    child.start()
+    child.join()
+    sys.exit(child.exitcode if server._child.pid != pid else 1)
+
+
 def start_another(method):
     """Start children, and tell how that went."""
     me, context = billiard.current_process(), billiard.get_context(method)
@@ -181,6 +189,9 @@ def witness(end, way):
     """Wait for the end of the parent, and say so."""
     parent = billiard.parent_process()
     if way == "closed":
+        # Without its descriptor nobody can tell how the parent has ended, so its children are told to end
+        # too. This one has something to say first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         close_open_fds([end.fd])
     processwork.say(end)
     if way == "sentinel":

@@ -191,22 +191,16 @@ def test_a_child_has_a_server_of_its_own(ask):
 
 def test_a_copy_of_this_process_has_a_server_of_its_own(ctx, server):
     server.ensure_running()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            child = ctx.Process(target=processwork.leave, args=(5,))
-            child.start()
-            child.join()
-            code = child.exitcode
-            server._stop()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    pid = server._child.pid
+    copy = billiard.get_context("fork").Process(target=kinwork.use_another_server, args=(server, pid))
+    copy.start()
+    copy.join()
+    assert copy.exitcode == 5
+    copy.close()
     child = ctx.Process(target=processwork.leave, args=(6,))
     child.start()
     child.join()
-    assert child.exitcode == 6
+    assert (child.exitcode, server._child.pid) == (6, pid)
     child.close()
 
 

@@ -129,7 +129,7 @@ if __name__ == "__main__":
 
 
 def _gone(pid):
-    """Wait until no process has that number."""
+    """Tell whether no process has that number, not even one that has ended."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sys::poll::readable;
-use crate::sys::{Deadline, ExitStatus, Identity, PidFd, exit_now, me, now, parent_pid, pid, signal, thread};
+use crate::sys::{Deadline, ExitStatus, Identity, PidFd, me, now, parent_pid, pid, signal, thread};
 
 /// How long a process whose parent has died may take to end by itself.
 const GRACE: Duration = Duration::from_millis(300);
@@ -92,7 +92,8 @@ impl Parent {
             }
             signal::raise(libc::SIGTERM);
             let _ = readable(&[], Deadline::At(now().after(GRACE)), None);
-            exit_now(255);
+            // By a signal, so that its own children do not take it for a process that chose to leave.
+            signal::raise(libc::SIGKILL);
         };
         thread::spawn_plain(c"billiard-parent", 64 * 1024, Box::new(watch))
     }
