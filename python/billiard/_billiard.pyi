@@ -127,6 +127,9 @@ class ApplyResult:
 class Child:
     """
     A child of this process: signals and waiting that cannot hit a stranger with the same number.
+
+    One that was just started is on trial: it is killed when this object goes before `keep` was called. An exception, such as
+    that of a signal handler, may end the start before anybody could take the child, and then nobody knows it.
     """
     def __new__(cls, /, pid: SupportsIndex, pidfd: bool = True) -> Child:
         """
@@ -140,6 +143,10 @@ class Child:
             OSError: There is no such process, or no descriptor is left.
         """
     def __repr__(self, /) -> str: ...
+    def keep(self, /) -> None:
+        """
+        Let the child live on when this object goes.
+        """
     @property
     def pid(self, /) -> int:
         """
@@ -518,7 +525,7 @@ class Zygote:
         """
     def start(self, /, data: bytes, keep: SupportsGetItem[int, SupportsIndex]) -> Child:
         """
-        Start a child.
+        Start a child, which the caller has to keep.
 
         Args:
             data: What it is given.
@@ -584,7 +591,7 @@ def fork(in_child: Any, pidfd: bool = True) -> Child:
         pidfd: False to do without a process descriptor, as on kernels that have none.
 
     Returns:
-        The child.
+        The child, which the caller has to keep.
 
     Raises:
         OSError: The system has no room for another process, or no descriptor is left; then no child is left either.
@@ -673,7 +680,7 @@ def spawn(path: SupportsGetItem[int, SupportsIndex], args: SupportsGetItem[int, 
         pidfd: False to do without a process descriptor, as on kernels that have none.
 
     Returns:
-        The child.
+        The child, which the caller has to keep.
 
     Raises:
         OSError: The program cannot be started, or no descriptor is left; then nothing was started.

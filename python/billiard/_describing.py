@@ -51,13 +51,25 @@ def describe(
         try:
             pickler_for(obj._serializer)(buffer, None).dump(obj)
         except Exception as error:
-            raise _explained(obj, error) from refused_by(error)[0]
+            reason = refused_by(error)[0]
+            if _can_be_sent(obj):
+                # A signal handler has raised it: it is for the program.
+                raise reason
+            raise _explained(obj, error) from reason
     finally:
         set_spawning_popen(None)
     why = _why_main_stays_behind(told)
     if why:
         _refuse_what_main_defines(buffer.getbuffer()[start:], why)
     return buffer.getvalue()
+
+
+def _can_be_sent(obj: BaseProcess) -> bool:
+    try:
+        pickler_for(obj._serializer)(io.BytesIO(), None).dump(obj)
+    except Exception:
+        return False
+    return True
 
 
 def _explained(obj: BaseProcess, error: Exception) -> pickle.PicklingError:

@@ -143,7 +143,9 @@ def spawnv_passfds(path: str | bytes, args: Iterable[str | bytes], passfds: Iter
     child = _billiard.spawn(
         fsencode(path), [fsencode(arg) for arg in args], environment, sorted(set(passfds))
     )
-    return child.pid
+    pid = child.pid
+    child.keep()
+    return pid
 
 
 def isblocking(handle: Any) -> bool:

@@ -180,6 +180,7 @@ class ForkServer:
         finally:
             os.close(theirs)
         self._zygote = _billiard.Zygote(ours, self._child)
+        self._child.keep()
         self._watch_exit()
 
     def _watch_exit(self) -> None:
@@ -293,13 +294,13 @@ def _serve(server: _billiard.ZygoteServer, parent: _billiard.Parent, interrupt: 
         del order, data
         try:
             # The handle is not kept: the next child would inherit its descriptor.
-            pid = _billiard.fork(
-                partial(_be_child, server, number, parent, interrupt, stream, fds), _PIDFD
-            ).pid
+            child = _billiard.fork(partial(_be_child, server, number, parent, interrupt, stream, fds), _PIDFD)
         except OSError as error:
             server.failed(number, error.errno or errno.EAGAIN)
         else:
-            server.born(number, pid)
+            child.keep()
+            server.born(number, child.pid)
+            del child
         for fd in fds:
             os.close(fd)
     return 0

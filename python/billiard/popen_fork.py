@@ -32,7 +32,8 @@ def _sentinel_pipe() -> tuple[int | None, int | None]:
 
 
 class Popen:
-    """A process that was forked off this one.
+    """A process that was forked off this one. It is killed if this object goes before `BaseProcess.start` has
+    taken it.
 
     Args:
         process_obj: The process object to run in it.
@@ -64,6 +65,11 @@ class Popen:
     def duplicate_for_child(self, fd: int) -> int:
         """A forked child has every descriptor already, under the same number."""
         return fd
+
+    def _keep(self) -> None:
+        """Let the process live on when this object goes. Until then, it is on trial: see `_billiard.Child`."""
+        if self._child is not None:
+            self._child.keep()
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Look whether the process has ended.

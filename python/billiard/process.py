@@ -161,9 +161,19 @@ class BaseProcess:
             raise AssertionError("can only start a process object created by current process")
         _cleanup()
         _watch_exit()
-        self._popen = self._Popen(self)
-        self._sentinel = self._popen.sentinel
-        _children.add(self)
+        try:
+            self._popen = self._Popen(self)
+            self._sentinel = self._popen.sentinel
+            _children.add(self)
+        except BaseException:
+            # A signal handler may raise anywhere: then the child, if there is one, goes with its handle.
+            self._popen = None
+            _children.discard(self)
+            raise
+        # COMPAT: what a program puts in the place of `_Popen` need not know of this.
+        keep = getattr(self._popen, "_keep", None)
+        if keep is not None:
+            keep()
 
     def close(self) -> None:
         """Release what belongs to the object. It cannot be used afterwards; closing it again does nothing.

@@ -84,10 +84,12 @@ def switches(pid):
     """How often each thread of a process has gone to sleep, and how much processor time it has used."""
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        status = dict(
-            line.split(":", 1) for line in (task / "status").read_text().splitlines() if ":" in line
-        )
-        stat = (task / "stat").read_text().rsplit(")", 1)[1].split()
+        try:
+            lines = (task / "status").read_text().splitlines()
+            stat = (task / "stat").read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has ended since it was listed.
+        status = dict(line.split(":", 1) for line in lines if ":" in line)
         cpu = int(stat[11]) + int(stat[12])
         found[pid, task.name, status["Name"].strip()] = int(status["voluntary_ctxt_switches"]), cpu
     return found

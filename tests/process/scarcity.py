@@ -218,7 +218,7 @@ def _give_up_privileges():
 def without_standard_streams(method, closed):
     for number in closed:
         os.close(int(number))
-    _everything_works(method)
+    _everything_works(method, [int(number) for number in closed])
 
 
 def without_shared_memory():
@@ -232,7 +232,18 @@ def without_shared_memory():
         _everything_works(method)
 
 
-def _everything_works(method):
+def _assert_closed(numbers):
+    """Nothing of ours has taken the number of a stream: who still prints to it would write into that."""
+    for number in numbers:
+        try:
+            os.fstat(number)
+        except OSError as error:
+            assert error.errno == errno.EBADF
+        else:
+            raise AssertionError(f"{number} is now {os.readlink(f'/proc/self/fd/{number}')}")
+
+
+def _everything_works(method, closed=()):
     context = billiard.get_context(method)
     for payload in (b"", b"x" * (3 << 20)):
         child = context.Process(target=works.leave_with_length, args=(payload,))
@@ -242,6 +253,7 @@ def _everything_works(method):
     with context.Pool(2, maxtasksperchild=5) as pool:
         assert pool.map(works.double, range(40)) == [2 * n for n in range(40)]
         assert pool.apply(works.length, (bytearray(20 << 20),)) == 20 << 20
+        _assert_closed(closed)
         works.kill(pool.apply(works.pid))
         assert pool.map(works.double, range(40)) == [2 * n for n in range(40)]
     _forkserver._stop()

@@ -51,7 +51,7 @@ def test_a_start_without_processes_is_refused_and_leaves_nothing(method):
 
 
 @pytest.mark.parametrize("closed", ["0", "1", "2", "01", "12", "012"])
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", METHODS)
 def test_everything_works_without_standard_streams(method, closed):
     assert_over(run("without_standard_streams", method, closed))
 

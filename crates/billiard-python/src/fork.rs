@@ -4,7 +4,7 @@
 use std::io;
 
 use billiard::process;
-use billiard::sys::signal::Blocked;
+use billiard::sys::signal::{Blocked, SIGKILL};
 use billiard::sys::{self, Deadline, Forked};
 use pyo3::prelude::*;
 
@@ -29,7 +29,7 @@ impl Drop for NeverBack {
 ///     pidfd: False to do without a process descriptor, as on kernels that have none.
 ///
 /// Returns:
-///     The child.
+///     The child, which the caller has to keep.
 ///
 /// Raises:
 ///     OSError: The system has no room for another process, or no descriptor is left; then no child is left either.
@@ -62,7 +62,7 @@ pub(crate) fn fork(py: Python<'_>, in_child: &Bound<'_, PyAny>, pidfd: bool) -> 
     // SAFETY: in the parent, attached; pairs with the call above whether or not a child was made.
     unsafe { pyo3::ffi::PyOS_AfterFork_Parent() };
     drop(blocked);
-    Ok(Child::new_of(child.flatten().map_err(IntoPyErr::into_py_err)?))
+    Ok(Child::started(child.flatten().map_err(IntoPyErr::into_py_err)?))
 }
 
 /// A child that cannot be watched must not run unwatched.
@@ -74,7 +74,7 @@ pub(crate) fn watched(pid: i32, pidfd: bool) -> io::Result<process::Child> {
     process::Child::adopt(pid).inspect_err(|_| {
         if let Ok(child) = by_number() {
             // If it has ended by itself, so much the better.
-            let _ = child.signal(billiard::sys::signal::SIGKILL);
+            let _ = child.signal(SIGKILL);
             let _ = child.wait(Deadline::Never, None);
         }
     })

@@ -3,10 +3,11 @@
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use billiard::process::{self, Orphan, Waited};
 use billiard::sys::descriptor::{claim, lend};
-use billiard::sys::signal::SIGINT;
+use billiard::sys::signal::{SIGINT, SIGKILL};
 use billiard::sys::spawn::Program;
 use billiard::sys::{Deadline, ExitStatus, SignalError, memfd};
 use pyo3::exceptions::PyValueError;
@@ -16,16 +17,34 @@ use crate::errors::IntoPyErr;
 use crate::fork::watched;
 use crate::wait::{self, Blocking, Wait};
 
+/// How long the end of a child is waited for that was killed since nobody wanted it.
+const TO_DIE: f64 = 1.0;
+
 /// A child of this process: signals and waiting that cannot hit a stranger with the same number.
+///
+/// One that was just started is on trial: it is killed when this object goes before `keep` was called. An exception, such as
+/// that of a signal handler, may end the start before anybody could take the child, and then nobody knows it.
 #[pyclass(frozen, weakref, module = "billiard._billiard")]
 #[derive(Debug)]
 pub(crate) struct Child {
     inner: Arc<process::Child>,
+    kept: AtomicBool,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // FORK: in a copy, which is not the parent, both calls do nothing.
+        if !*self.kept.get_mut() && self.inner.signal(SIGKILL).is_ok() {
+            // If it cannot be reaped now, then it was somebody else's to reap.
+            let _ = self.inner.wait(Deadline::from_seconds(Some(TO_DIE)), None);
+        }
+    }
 }
 
 impl Child {
-    pub(crate) fn new_of(child: process::Child) -> Self {
-        Self { inner: Arc::new(child) }
+    /// A child that was just started.
+    pub(crate) fn started(child: process::Child) -> Self {
+        Self { inner: Arc::new(child), kept: AtomicBool::new(false) }
     }
 
     pub(crate) const fn inner(&self) -> &Arc<process::Child> {
@@ -47,7 +66,14 @@ impl Child {
     #[pyo3(signature = (pid, pidfd = true))]
     fn new(pid: i32, pidfd: bool) -> PyResult<Self> {
         let child = if pidfd { process::Child::adopt(pid) } else { process::Child::adopt_by_number(pid) };
-        Ok(Self::new_of(child.map_err(IntoPyErr::into_py_err)?))
+        let child = Self::started(child.map_err(IntoPyErr::into_py_err)?);
+        child.keep();
+        Ok(child)
+    }
+
+    /// Let the child live on when this object goes.
+    fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
     /// The process id.
@@ -206,7 +232,7 @@ impl Parent {
 ///     pidfd: False to do without a process descriptor, as on kernels that have none.
 ///
 /// Returns:
-///     The child.
+///     The child, which the caller has to keep.
 ///
 /// Raises:
 ///     OSError: The program cannot be started, or no descriptor is left; then nothing was started.
@@ -230,7 +256,7 @@ pub(crate) fn spawn(
     let mask = if for_children { wait::first_mask().and(SIGINT) } else { wait::program_mask()? };
     let program = Program { path: &path, args: &args, env: &env, keep: &keep, mask: Some(&mask) };
     let child = py.detach(|| program.start().and_then(|pid| watched(pid, pidfd)));
-    Ok(Child::new_of(child.map_err(IntoPyErr::into_py_err)?))
+    Ok(Child::started(child.map_err(IntoPyErr::into_py_err)?))
 }
 
 /// Anonymous memory that holds some bytes, as a file that is read from the start.

@@ -56,7 +56,7 @@ impl Zygote {
         self.inner.dismiss();
     }
 
-    /// Start a child.
+    /// Start a child, which the caller has to keep.
     ///
     /// Args:
     ///     data: What it is given.
@@ -73,7 +73,7 @@ impl Zygote {
         let start = self.inner.start(data, &keep).map_err(IntoPyErr::into_py_err)?;
         let child = finish(py, start)?;
         child
-            .map(Child::new_of)
+            .map(Child::started)
             .ok_or_else(|| PyRuntimeError::new_err("the fork server has given a wrong answer"))
     }
 

@@ -1,9 +1,23 @@
-//! Descriptors that come from outside of Rust as bare numbers.
+//! Descriptors: keeping them off the standard streams' numbers, and those that come from outside of Rust as bare numbers.
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+
+/// The first number that is no standard stream's.
+const FIRST_OTHER: RawFd = 3;
+
+/// Moves a descriptor that was just opened off the numbers of the standard streams, and has it closed on exec.
+///
+/// A program may have closed a stream, and what is opened next gets its number. Whoever still writes to that stream, an
+/// interpreter that prints or a library that logs, would then write into shared memory, or ring a bell.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= FIRST_OTHER { Ok(fd) } else { Ok(fcntl_dupfd_cloexec(&fd, FIRST_OTHER)?) }
+}
 
 /// Borrows the descriptor with this number. Whoever owns it vouches that it stays open meanwhile.
 ///

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::descriptor::above_standard;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// A doorbell. Ringing an already ringing bell is free of effect; [`EventFd::clear`] silences it.
@@ -12,7 +13,7 @@ pub struct EventFd(OwnedFd);
 impl EventFd {
     /// A new silent bell, closed on exec, inherited by fork.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?).map(Self)
     }
 
     /// A bell that somebody else has made and sent here.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::descriptor::above_standard;
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, ftruncate,
     memfd_create,
@@ -17,6 +18,7 @@ pub fn create(len: u64, backed: u64) -> io::Result<OwnedFd> {
         Err(rustix::io::Errno::INVAL) => memfd_create("billiard", flags)?,
         made => made?,
     };
+    let fd = above_standard(fd)?;
     ftruncate(&fd, len)?;
     if backed > 0 {
         back(&fd, 0, backed)?;

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::descriptor::above_standard;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -37,7 +38,8 @@ pub struct Packet {
 
 /// Two connected ends, without a name, closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((above_standard(a)?, above_standard(b)?))
 }
 
 /// Sends one message with its descriptors. Does not wait: `WouldBlock` if the other side is behind with reading.
@@ -83,7 +85,9 @@ pub fn receive(socket: impl AsFd, most: usize) -> io::Result<Arrival> {
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(arrived) = message {
-            fds.extend(arrived);
+            for fd in arrived {
+                fds.push(above_standard(fd)?);
+            }
         }
     }
     if got.flags.contains(ReturnFlags::TRUNC) {

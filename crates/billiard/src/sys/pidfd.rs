@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use super::clock::{Deadline, Moment};
+use super::descriptor::above_standard;
 use super::exit_info;
 use super::ident::{Identity, me};
 use super::poll::{self, Woken};
@@ -96,7 +97,7 @@ impl PidFd {
             return Ok(Self { pid, opener: me(), fd: None });
         }
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => Ok(Self { pid, opener: me(), fd: Some(fd) }),
+            Ok(fd) => Ok(Self { pid, opener: me(), fd: Some(above_standard(fd)?) }),
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
                 Ok(Self { pid, opener: me(), fd: None })
             }

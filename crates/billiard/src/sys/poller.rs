@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
+use super::descriptor::above_standard;
 use rustix::event::epoll;
 
 /// A set of descriptors to wait for.
@@ -16,7 +17,7 @@ pub struct Poller(OwnedFd);
 impl Poller {
     /// An empty set.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+        above_standard(epoll::create(epoll::CreateFlags::CLOEXEC)?).map(Self)
     }
 
     /// Adds a descriptor. It is reported as `token` for as long as it is readable.

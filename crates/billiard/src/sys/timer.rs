@@ -8,6 +8,7 @@ use rustix::time::{
 };
 
 use super::Moment;
+use super::descriptor::above_standard;
 
 /// A timer on the monotonic clock; its descriptor is readable from the moment it was set for until it is cleared.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ impl Timer {
     /// A timer that is not set.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        Ok(Self(timerfd_create(TimerfdClockId::Monotonic, flags)?))
+        above_standard(timerfd_create(TimerfdClockId::Monotonic, flags)?).map(Self)
     }
 
     /// Sets it for `at`, whatever it was set for before.
