@@ -54,7 +54,7 @@ def describe(
             reason = refused_by(error)[0]
             if _can_be_sent(obj):
                 # A signal handler has raised it: it is for the program.
-                raise reason
+                raise reason from None
             raise _explained(obj, error) from reason
     finally:
         set_spawning_popen(None)

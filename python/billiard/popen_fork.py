@@ -67,7 +67,7 @@ class Popen:
         return fd
 
     def _keep(self) -> None:
-        """Let the process live on when this object goes. Until then, it is on trial: see `_billiard.Child`."""
+        """Let the process live on when this object goes."""
         if self._child is not None:
             self._child.keep()
 

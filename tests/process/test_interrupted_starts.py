@@ -1,4 +1,6 @@
-"""A signal handler that raises may end a start at any instant. Then there is a child that the program knows, or none."""
+"""A signal handler that raises may end a start at any instant: then there is a child that the program knows,
+or none.
+"""
 
 from __future__ import annotations
 
