@@ -7,6 +7,7 @@ import io
 import itertools
 import multiprocessing.process as _mproc
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -71,7 +72,7 @@ def bootstrap(obj: BaseProcess, parent: ParentProcess | None) -> int:
     Returns:
         The exit code; the caller leaves with it.
     """
-    code = 1
+    code, interrupted = 1, False
     try:
         _settle_in(obj, parent)
         if util._logger:
@@ -82,15 +83,25 @@ def bootstrap(obj: BaseProcess, parent: ParentProcess | None) -> int:
         except BaseException as error:  # whatever it is, it must not keep the process from winding up
             # Told at once: what is waited for next may never end.
             code = outcome_of(error, obj.name)
+            interrupted = isinstance(error, KeyboardInterrupt)
         _wind_up()
     except BaseException as error:  # the last frame of the process: whatever it is, it ends here
         code = outcome_of(error, obj.name)
+        interrupted = isinstance(error, KeyboardInterrupt)
     finally:
         if util._logger:
             util.info("process %s exiting with exitcode %d", obj.pid, code)
         process._maybe_flush(sys.stdout)
         process._maybe_flush(sys.stderr)
+        if interrupted and obj._ends_by_interrupts:
+            end_by_interrupt()
     return code
+
+
+def end_by_interrupt() -> None:
+    """End as a process that does not handle interrupts, so that the exit status says why."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
 
 
 def outcome_of(error: BaseException, name: str, words: int | None = None) -> int:

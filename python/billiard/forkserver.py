@@ -67,6 +67,7 @@ class ForkServer:
         self._zygote: _billiard.Zygote | None = None
         self._child: _billiard.Child | None = None
         self._loaded: list[str] = []
+        self._suspects: set[str] = set()
         self._environment: dict[bytes, bytes] = {}
         self._rights = _rights()
 
@@ -151,15 +152,24 @@ class ForkServer:
             except (BrokenPipeError, ChildProcessError):
                 self._blame(wanted)
                 return self._running()
+            self._suspects.difference_update(wanted)
         return zygote
 
     def _blame(self, names: list[str]) -> None:
-        """The server has ended while it loaded something; tried again, it would end every server."""
+        """The server has ended while it loaded something.
+
+        Once may be an accident. What has done it twice would end every server.
+        """
         from .util import get_logger, warning
 
         get_logger()
-        text = "the fork server ended with exit code %s while it was loading %s; children will load it"
-        warning(text, self._reap(), ", ".join(names))
+        exitcode, again = self._reap(), self._suspects.issuperset(names)
+        what_now = "children will load it" if again else "it is tried once more"
+        text = "the fork server ended with exit code %s while it was loading %s; %s"
+        warning(text, exitcode, ", ".join(names), what_now)
+        if not again:
+            self._suspects.update(names)
+            return
         self._preload_modules = [name for name in self._preload_modules if name not in names]
 
     def _start(self) -> None:

@@ -65,7 +65,8 @@ Lock = threading.Lock
 cpu_count = _default_context.cpu_count
 get_context = _default_context.get_context
 
-_EXPECTED_EXITS = (EX_OK, EX_RECYCLE)
+#: An interrupt ends a worker only before it has begun, and whoever has sent it wanted that.
+_EXPECTED_EXITS = (EX_OK, EX_RECYCLE, -signal.SIGINT)
 
 
 class WorkersJoined(Exception):
@@ -215,6 +216,10 @@ class Pool(Submitting):
             args=(self._engine, self._worker_handler, self._pool, self._closed, _origin()),
             exitpriority=15,
         )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the first workers, then the threads."""
         try:
             for _ in range(self._processes):
                 event = self._engine.next_event(0)
@@ -224,8 +229,14 @@ class Pool(Submitting):
         except BaseException:
             self._abandon()
             raise
-        self._engine.run()
-        self._worker_handler.start()
+        try:
+            self._engine.run()
+            self._worker_handler.start()
+        except BaseException:
+            # No room for a thread, or a signal handler has raised. The thread may run all the same; then it finds
+            # out that the pool is over.
+            self.terminate()
+            raise
 
     def _open_books(self) -> None:
         """Begin to keep account of the workers."""
@@ -240,8 +251,10 @@ class Pool(Submitting):
         self._closed[0] = True
         self._terminate.cancel()
         for process in self._pool:
-            process.kill()
-            process.join()
+            # There is none yet where the start of one was interrupted.
+            if process._popen is not None:
+                process.kill()
+                process.join()
 
     # --- workers ---
 
@@ -268,6 +281,7 @@ class Pool(Submitting):
         worker._environment = self._environment
         process = self.WorkerProcess(worker)
         process._environment = self._environment
+        process._ends_by_interrupts = True
         # What goes wrong before the worker can say so is told to the pool, rather than to standard error.
         process._notebook = self._seat.notebook if self._seat is not None else None
         if self._serializer is not None:

@@ -97,6 +97,8 @@ class BaseProcess:
 
     _start_method: str | None = None
     _serializer: Serializer = None
+    # Whether the exit status tells of an interrupt that nobody has handled; otherwise it is 1.
+    _ends_by_interrupts = False
 
     def _Popen(self, process_obj: BaseProcess) -> Any:
         raise NotImplementedError(

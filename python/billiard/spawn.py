@@ -323,6 +323,8 @@ def receive(stream: Any, parent: _billiard.Parent | None) -> tuple[process.BaseP
             _let_interrupts_in()
     except BaseException as error:  # the last frame of the process
         words = told.get("last_words")
+        if words and isinstance(error, KeyboardInterrupt):
+            _child.end_by_interrupt()
         name = told.get("name", current.name)
         return _child.outcome_of(error, name, words.detach() if words else None), told
 

@@ -16,6 +16,7 @@ import pytest
 import startworks as works
 
 import billiard
+from billiard import _service
 from billiard.einfo import RemoteTraceback
 from billiard.exceptions import RestartFreqExceeded
 from billiard.pool import Pool, Worker
@@ -136,6 +137,7 @@ PIPES = {"capture_output": True, "text": True}
 UNGUARDED = """
 import os, sys
 import billiard
+from billiard import _service
 
 with open(sys.argv[2], "a") as file:
     file.write(f"{os.getpid()} ")
@@ -150,6 +152,7 @@ print(pool.map(double, range(4)))
 CATCHES_AND_EXITS = """
 import os, sys
 import billiard
+from billiard import _service
 
 with open(sys.argv[2], "a") as file:
     file.write(f"{os.getpid()} ")
@@ -189,3 +192,16 @@ def test_a_program_that_makes_a_pool_whenever_it_is_imported(script_file, tmp_pa
         assert len(exits) <= 2 + MOST_RETRIES
         # The program itself, the fork server, and the workers.
         assert len(Path(imports).read_text().split()) <= 2 + 2 + MOST_RETRIES
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.usefixtures("leak_census")
+def test_a_construction_that_is_interrupted_at_its_end_leaves_nothing(make_pool, monkeypatch, after):
+    def start(thread, before=_service.PoolThread.start):
+        if after:
+            before(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_service.PoolThread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        make_pool(2)

@@ -17,6 +17,7 @@ import hostilework as works
 from hammer import Hammer
 
 import billiard
+import billiard.pool  # now: the interpreter itself may swallow an interrupt that comes while it imports
 
 #: What the server loads, or a child imports, for ever.
 ENDLESS = "endless_module"

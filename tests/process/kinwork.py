@@ -108,6 +108,10 @@ def environment(*names):
     return [os.environ.get(name) for name in names]
 
 
+def fail_unless_loaded(module):
+    assert module in sys.modules
+
+
 def fail_if_set(name):
     sys.exit(name in os.environ)
 

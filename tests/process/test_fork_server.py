@@ -211,11 +211,28 @@ def test_a_module_that_ends_it_is_named(ctx, server, tmp_path, monkeypatch):
     child = ctx.Process(target=int)
     monkeypatch.setattr(util.get_logger(), "handlers", [handler := logging.handlers.BufferingHandler(10)])
     child.start()
-    assert "ended with exit code 9 while it was loading fatal" in handler.buffer[0].getMessage()
+    told = [record.getMessage() for record in handler.buffer]
+    assert [line.partition("; ")[2] for line in told] == ["it is tried once more", "children will load it"]
+    assert all("ended with exit code 9 while it was loading fatal" in line for line in told)
     # No other server tries that.
     assert "fatal" not in server._preload_modules
     child.join()
     assert child.exitcode == 0
+    child.close()
+
+
+def test_a_module_that_ends_it_once_is_loaded_all_the_same(ctx, server, tmp_path, monkeypatch):
+    (tmp_path / "moody.py").write_text(
+        "import os, pathlib\nseen = pathlib.Path(__file__ + '.seen')\n"
+        "if not seen.exists():\n    seen.touch()\n    os._exit(9)\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(util.get_logger(), "handlers", [handler := logging.handlers.BufferingHandler(10)])
+    server.set_forkserver_preload(["moody"])
+    child = ctx.Process(target=kinwork.fail_unless_loaded, args=("moody",))
+    child.start()
+    child.join()
+    assert (child.exitcode, len(handler.buffer)) == (0, 1)
     child.close()
 
 

@@ -49,8 +49,7 @@ pub(crate) fn fork(py: Python<'_>, in_child: &Bound<'_, PyAny>, pidfd: bool) -> 
         // SAFETY: in the child, on the thread that forked, still attached, before any other Python call.
         unsafe { pyo3::ffi::PyOS_AfterFork_Child() };
         drop(blocked);
-        // Where a signal handler forks while our own mask is in force.
-        wait::open_signals_in_child();
+        wait::stop_listening_in_child(py);
         let code = in_child.call0().and_then(|code| code.extract());
         sys::exit_now(code.unwrap_or(1));
     }

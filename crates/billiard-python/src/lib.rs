@@ -54,6 +54,8 @@ mod _billiard {
         // FORK: registers the handler that tells a process from its forked copies; it must be there before the first fork.
         let _ = billiard::sys::me();
         super::wait::note_first_mask();
+        // Without descriptors now, it is tried again when somebody waits.
+        let _ = super::wait::prepare();
     }
 }
 

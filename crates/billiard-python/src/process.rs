@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use billiard::process::{self, Orphan, Waited};
 use billiard::sys::descriptor::{claim, lend};
-use billiard::sys::signal::{SIGINT, SIGKILL};
+use billiard::sys::signal::{Mask, SIGINT, SIGKILL};
 use billiard::sys::spawn::Program;
 use billiard::sys::{Deadline, ExitStatus, SignalError, memfd};
 use pyo3::exceptions::PyValueError;
@@ -107,8 +107,8 @@ impl Child {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<i32>> {
         let deadline = Deadline::from_seconds(timeout);
-        py.wait_for(|open| {
-            Ok::<_, std::io::Error>(match self.inner.wait(deadline, open)? {
+        py.wait_for(|interrupts| {
+            Ok::<_, std::io::Error>(match self.inner.wait(deadline, interrupts)? {
                 Waited::Ended(status) => Wait::Ready(status.exitcode()),
                 Waited::TimedOut => Wait::TimedOut,
                 Waited::Interrupted => Wait::Interrupted,
@@ -253,7 +253,11 @@ pub(crate) fn spawn(
     let args = args.into_iter().map(text).collect::<PyResult<Vec<_>>>()?;
     let env = env.into_iter().map(text).collect::<PyResult<Vec<_>>>()?;
     let keep = keep.into_iter().map(lend).collect::<Result<Vec<_>, _>>().map_err(IntoPyErr::into_py_err)?;
-    let mask = if for_children { wait::first_mask().and(SIGINT) } else { wait::program_mask()? };
+    let mask = if for_children {
+        wait::first_mask().and(SIGINT)
+    } else {
+        Mask::current().map_err(IntoPyErr::into_py_err)?
+    };
     let program = Program { path: &path, args: &args, env: &env, keep: &keep, mask: Some(&mask) };
     let child = py.detach(|| program.start().and_then(|pid| watched(pid, pidfd)));
     Ok(Child::started(child.map_err(IntoPyErr::into_py_err)?))

@@ -111,8 +111,8 @@ impl Shared {
         if news {
             return Ok(true);
         }
-        let news = py.wait_for(|open| {
-            waiting.sleep(deadline, open).map(|outcome| match outcome {
+        let news = py.wait_for(|interrupts| {
+            waiting.sleep(deadline, interrupts).map(|outcome| match outcome {
                 Outcome::News => Wait::Ready(()),
                 Outcome::TimedOut => Wait::TimedOut,
                 Outcome::Interrupted => Wait::Interrupted,

@@ -1,11 +1,13 @@
 //! The one door for everything that may block: it detaches from the interpreter, and signal handlers run in time.
 
-use std::cell::Cell;
-use std::sync::OnceLock;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use billiard::sys;
-use billiard::sys::signal::{Blocked, Mask};
+use billiard::sys::signal::Mask;
+use billiard::sys::{self, Interrupts, SignalPipe};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::errors::IntoPyErr;
 
@@ -24,14 +26,13 @@ pub(crate) trait Blocking {
     /// Calls `step`, detached, until it is ready or its deadline has passed (`None`). The deadline belongs to the step and
     /// is fixed before the first call.
     ///
-    /// On the main thread the step gets the signal mask it must sleep with (`ppoll` takes one): all signals are blocked from
-    /// the moment their handlers had their chance until then, so that none is lost in between. An exception raised by a
-    /// handler ends the wait.
+    /// On the main thread the step is told what else has to end its sleep: signals, whichever thread the system has them
+    /// delivered to. An exception raised by a handler ends the wait.
     fn wait_for<T, E, F>(self, step: F) -> PyResult<Option<T>>
     where
         T: Send,
         E: IntoPyErr + Send,
-        F: FnMut(Option<&Mask>) -> Result<Wait<T>, E> + Send;
+        F: FnMut(Option<Interrupts<'_>>) -> Result<Wait<T>, E> + Send;
 }
 
 impl Blocking for Python<'_> {
@@ -39,18 +40,17 @@ impl Blocking for Python<'_> {
     where
         T: Send,
         E: IntoPyErr + Send,
-        F: FnMut(Option<&Mask>) -> Result<Wait<T>, E> + Send,
+        F: FnMut(Option<Interrupts<'_>>) -> Result<Wait<T>, E> + Send,
     {
         let main = sys::thread::is_main();
         loop {
-            // Handlers run here, with the program's own mask; the second look below only finds what came since.
             self.check_signals()?;
             let done = if main {
-                let blocked = Blocked::new().map_err(IntoPyErr::into_py_err)?;
-                let open = *blocked.before();
-                let _note = Closed::note(open);
+                let listening = Listening::begin(self);
+                // What has come since the first look.
                 self.check_signals()?;
-                self.detach(|| step(Some(&open)))
+                let interrupts = listening.interrupts();
+                self.detach(|| step(Some(interrupts)))
             } else {
                 self.detach(|| step(None))
             };
@@ -64,31 +64,82 @@ impl Blocking for Python<'_> {
     }
 }
 
-thread_local! {
-    static PROGRAM_MASK: Cell<Option<Mask>> = const { Cell::new(None) };
+/// The pipe of this process. Locked for moments only, by whoever is attached: nobody forks meanwhile.
+static PIPE: Mutex<Option<Arc<SignalPipe>>> = Mutex::new(None);
+
+/// Makes the pipe, so that a wait need not.
+pub(crate) fn prepare() -> std::io::Result<()> {
+    pipe().map(drop)
 }
 
-/// Remembers the program's mask while ours is in force.
-struct Closed(Option<Mask>);
-
-impl Closed {
-    fn note(open: Mask) -> Self {
-        // A handler that runs with our mask may wait itself: then the outermost mask is the program's.
-        let before = PROGRAM_MASK.get();
-        PROGRAM_MASK.set(before.or(Some(open)));
-        Self(before)
+fn pipe() -> std::io::Result<Arc<SignalPipe>> {
+    let mut pipe = PIPE.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*pipe {
+        Some(pipe) if pipe.is_mine() => Ok(Arc::clone(pipe)),
+        _ => {
+            let made = Arc::new(SignalPipe::new()?);
+            *pipe = Some(Arc::clone(&made));
+            Ok(made)
+        }
     }
 }
 
-impl Drop for Closed {
+fn set_wakeup_fd(py: Python<'_>, fd: RawFd) -> PyResult<RawFd> {
+    static SET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let set = SET.get_or_try_init(py, || py.import("signal")?.getattr("set_wakeup_fd").map(Bound::unbind))?;
+    set.bind(py).call1((fd,))?.extract()
+}
+
+/// The wake-up descriptor that the program has set, while ours is in its place.
+static BEFORE: AtomicI32 = AtomicI32::new(NOT_LISTENING);
+const NOT_LISTENING: RawFd = RawFd::MIN;
+
+/// Gives a forked child the program's wake-up descriptor back, in case it was forked while the main thread waited.
+pub(crate) fn stop_listening_in_child(py: Python<'_>) {
+    let before = BEFORE.swap(NOT_LISTENING, Ordering::Relaxed);
+    if before != NOT_LISTENING {
+        // A descriptor that was closed meanwhile is refused; then there is none.
+        let _ = set_wakeup_fd(py, before).or_else(|_| set_wakeup_fd(py, -1));
+    }
+}
+
+/// While it lives, the interpreter's signal handler, which runs on any thread, writes into our pipe. What it has written
+/// goes to the program's own wake-up descriptor, if there is one, afterwards.
+struct Listening<'py> {
+    py: Python<'py>,
+    /// The pipe, and what was there before. `None`: no descriptor is left, or this is no interpreter that handles signals.
+    pipe: Option<(Arc<SignalPipe>, RawFd)>,
+}
+
+impl<'py> Listening<'py> {
+    fn begin(py: Python<'py>) -> Self {
+        let pipe = pipe().ok().and_then(|pipe| {
+            let before = set_wakeup_fd(py, pipe.writer()).ok()?;
+            // A handler that runs at the second look may wait itself: then the outermost knows what was there before.
+            if before != pipe.writer() {
+                BEFORE.store(before, Ordering::Relaxed);
+            }
+            Some((pipe, before))
+        });
+        Self { py, pipe }
+    }
+
+    fn interrupts(&self) -> Interrupts<'_> {
+        self.pipe.as_ref().map_or(Interrupts::Glances, |(pipe, _)| pipe.interrupts())
+    }
+}
+
+impl Drop for Listening<'_> {
     fn drop(&mut self) {
-        PROGRAM_MASK.set(self.0);
+        let Some((pipe, before)) = &self.pipe else { return };
+        // A descriptor that was closed meanwhile is refused; then there is none.
+        let back = set_wakeup_fd(self.py, *before).or_else(|_| set_wakeup_fd(self.py, -1));
+        debug_assert!(back.is_ok(), "no wake-up descriptor is always possible");
+        if *before != pipe.writer() && pipe.is_mine() {
+            BEFORE.store(NOT_LISTENING, Ordering::Relaxed);
+            pipe.drain((*before >= 0).then_some(*before));
+        }
     }
-}
-
-/// The mask of the calling thread, as the program knows it, even while ours is in force.
-pub(crate) fn program_mask() -> PyResult<Mask> {
-    PROGRAM_MASK.get().map_or_else(Mask::current, Ok).map_err(IntoPyErr::into_py_err)
 }
 
 static FIRST_MASK: OnceLock<Mask> = OnceLock::new();
@@ -103,12 +154,4 @@ pub(crate) fn note_first_mask() {
 /// The mask with which the module was imported: what a child is to begin with, whichever thread has it started.
 pub(crate) fn first_mask() -> Mask {
     FIRST_MASK.get().copied().unwrap_or_else(Mask::none)
-}
-
-/// Gives a forked child the program's signal mask, in case a signal handler forked while ours was in force.
-pub(crate) fn open_signals_in_child() {
-    if let Some(mask) = PROGRAM_MASK.take() {
-        // Restoring a mask that the kernel itself gave us cannot fail.
-        let _ = mask.apply();
-    }
 }

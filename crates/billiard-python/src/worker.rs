@@ -236,8 +236,8 @@ impl Runtime {
                 Some(Order::Leave) => return Ok(false),
                 None => {
                     if !runtime.spin() {
-                        py.wait_for(|open| {
-                            runtime.sleep(open).map(|woken| match woken {
+                        py.wait_for(|interrupts| {
+                            runtime.sleep(interrupts).map(|woken| match woken {
                                 Woken::Interrupted => Wait::Interrupted,
                                 Woken::Ready | Woken::TimedOut => Wait::Ready(()),
                             })

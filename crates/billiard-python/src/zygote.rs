@@ -87,8 +87,8 @@ impl Zygote {
 }
 
 fn finish(py: Python<'_>, mut start: Start<'_>) -> PyResult<Option<billiard::process::Child>> {
-    let done = py.wait_for(|open| {
-        start.step(Deadline::Never, open).map(|progress| match progress {
+    let done = py.wait_for(|interrupts| {
+        start.step(Deadline::Never, interrupts).map(|progress| match progress {
             Progress::Done(child) => Wait::Ready(child),
             Progress::TimedOut => Wait::TimedOut,
             Progress::Interrupted => Wait::Interrupted,

@@ -12,8 +12,8 @@ use super::seat::{Asleep, Command, Hub, Seat};
 use super::spin::Spin;
 use crate::arena::{Allocator, Extent, Lease};
 use crate::failpoint;
+use crate::sys::Interrupts;
 use crate::sys::poll::{Woken, readable};
-use crate::sys::signal::Mask;
 use crate::sys::{Deadline, Moment, now};
 
 pub(super) const TASK: u32 = 1;
@@ -154,11 +154,11 @@ impl Runtime {
         self.spin.until(|| !tasks.is_empty() || seat.commanded() == Command::Leave)
     }
 
-    /// Sleeps until there may be something to do. With `open`, signals in it are let in for exactly the wait.
+    /// Sleeps until there may be something to do. `interrupts` end the wait too.
     ///
     /// # Blocking
     /// Until the parent hands over a task or says to leave, or a signal handler runs.
-    pub fn sleep(&mut self, open: Option<&Mask>) -> Result<Woken, WorkerError> {
+    pub fn sleep(&mut self, interrupts: Option<Interrupts<'_>>) -> Result<Woken, WorkerError> {
         self.seat.doze(Asleep::Idle);
         failpoint::pass("dozing");
         if !self.tasks.is_empty() || self.seat.commanded() == Command::Leave {
@@ -166,16 +166,16 @@ impl Runtime {
             return Ok(Woken::Ready);
         }
         let slept = now();
-        let woken = self.wait_for_bell(open)?;
+        let woken = self.wait_for_bell(interrupts)?;
         if woken == Woken::Ready {
             self.spin.slept(now().since(slept));
         }
         Ok(woken)
     }
 
-    fn wait_for_bell(&self, open: Option<&Mask>) -> Result<Woken, WorkerError> {
+    fn wait_for_bell(&self, interrupts: Option<Interrupts<'_>>) -> Result<Woken, WorkerError> {
         use std::os::fd::AsFd;
-        let woken = readable(&[self.seat.bell.as_fd()], Deadline::Never, open);
+        let woken = readable(&[self.seat.bell.as_fd()], Deadline::Never, interrupts);
         self.seat.rise();
         self.seat.bell.clear();
         woken.map_err(|source| WorkerError::Os { doing: "wait for work", source })

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::zygote::Zygote;
+use crate::sys::Interrupts;
 use crate::sys::poll::{self, Woken};
-use crate::sys::signal::Mask;
 use crate::sys::{self, Deadline, Ended, ExitStatus, Identity, PidFd, SignalError};
 
 /// How a wait for a child ended.
@@ -108,13 +108,12 @@ impl Child {
         if self.parent.is_me() { self.lock().and_then(|end| end.peak_rss_kib) } else { None }
     }
 
-    /// Waits until the child has ended, and reaps it. With `open`, that signal mask holds for exactly the length of the
-    /// sleep, so that a signal which came just before it ends the wait too.
+    /// Waits until the child has ended, and reaps it. `interrupts` end the wait too.
     ///
     /// # Blocking
     /// Until the child ends, the deadline, or a signal handler. The lock is not held meanwhile: several threads may wait,
     /// and [`Child::signal`] works.
-    pub fn wait(&self, deadline: Deadline, open: Option<&Mask>) -> io::Result<Waited> {
+    pub fn wait(&self, deadline: Deadline, interrupts: Option<Interrupts<'_>>) -> io::Result<Waited> {
         let mut nap = Duration::from_millis(1);
         loop {
             if let Some(status) = self.poll()? {
@@ -124,10 +123,10 @@ impl Child {
                 return Ok(Waited::TimedOut);
             }
             let woken = match self.sentinel() {
-                Some(pidfd) => poll::readable(&[pidfd], deadline, open)?,
+                Some(pidfd) => poll::readable(&[pidfd], deadline, interrupts)?,
                 // KERNEL: without pidfd nothing can be slept on that is certain to wake us: a pipe end stays open in
                 // grandchildren, and SIGCHLD belongs to the program. So look, and look less and less often.
-                None => match poll::readable(&[], deadline.or_after(nap), open)? {
+                None => match poll::readable(&[], deadline.or_after(nap), interrupts)? {
                     Woken::TimedOut if !deadline.passed() => Woken::Ready,
                     woken => woken,
                 },
@@ -135,7 +134,7 @@ impl Child {
             let woken = match (&self.zygote, woken) {
                 // It has ended, and how comes along in a moment.
                 (Some((zygote, _)), Woken::Ready) if self.sentinel().is_some() && self.poll()?.is_none() => {
-                    poll::readable(&[zygote.descriptor()], deadline.or_after(nap), open)?
+                    poll::readable(&[zygote.descriptor()], deadline.or_after(nap), interrupts)?
                 }
                 (_, woken) => woken,
             };

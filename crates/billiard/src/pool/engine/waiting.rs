@@ -9,8 +9,8 @@ use super::super::job::Job;
 use super::super::seat::Waiter;
 use super::reactor::Follower;
 use super::{Core, EngineError, Inner};
+use crate::sys::Interrupts;
 use crate::sys::poll::{Woken, readable};
-use crate::sys::signal::Mask;
 use crate::sys::{Deadline, EventFd, now};
 
 /// How an attempt to wait ended.
@@ -94,13 +94,17 @@ impl<'e> Waiting<'e> {
         Ok(())
     }
 
-    /// Sleeps until there are news. With `open`, signals in it are let in for exactly the wait.
+    /// Sleeps until there are news. `interrupts` end the wait too.
     ///
     /// # Blocking
     /// Until the job makes progress, the deadline, or a signal handler.
-    pub fn sleep(&mut self, deadline: Deadline, open: Option<&Mask>) -> Result<Outcome, EngineError> {
+    pub fn sleep(
+        &mut self,
+        deadline: Deadline,
+        interrupts: Option<Interrupts<'_>>,
+    ) -> Result<Outcome, EngineError> {
         loop {
-            let woken = self.sleep_once(deadline, open)?;
+            let woken = self.sleep_once(deadline, interrupts)?;
             let outcome = match woken {
                 _ if self.job.has_news() => Outcome::News,
                 Woken::Ready => continue,
@@ -114,7 +118,11 @@ impl<'e> Waiting<'e> {
         }
     }
 
-    fn sleep_once(&mut self, deadline: Deadline, open: Option<&Mask>) -> Result<Woken, EngineError> {
+    fn sleep_once(
+        &mut self,
+        deadline: Deadline,
+        interrupts: Option<Interrupts<'_>>,
+    ) -> Result<Woken, EngineError> {
         let inner = self.inner;
         let mut core = inner.enter()?;
         if self.job.has_news() {
@@ -123,7 +131,7 @@ impl<'e> Waiting<'e> {
         if core.led && !matches!(self.role, Role::Leader) {
             let bell = self.follow(&mut core)?;
             drop(core);
-            let woken = readable(&[bell.as_fd()], deadline, open);
+            let woken = readable(&[bell.as_fd()], deadline, interrupts);
             bell.clear();
             return woken.map_err(super::os("wait for a result"));
         }
@@ -142,7 +150,7 @@ impl<'e> Waiting<'e> {
             return self.rise().map(|()| Woken::Ready);
         }
         let slept = now();
-        let woken = readable(&[inner.hub.leader.as_fd()], deadline, open);
+        let woken = readable(&[inner.hub.leader.as_fd()], deadline, interrupts);
         self.rise()?;
         inner.spin.lock().unwrap_or_else(PoisonError::into_inner).slept(now().since(slept));
         woken.map_err(super::os("wait for a result"))

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::super::Child;
 use super::account::{Account, Answer};
 use super::wire::{HEAD, INLINE_MOST, MOST_KEPT, Reply, Request};
+use crate::sys::Interrupts;
 use crate::sys::packet::{self, Arrival};
 use crate::sys::poll::{Woken, readable};
-use crate::sys::signal::Mask;
 use crate::sys::{Deadline, Ended, EventFd, Identity, PidFd, me, memfd, now};
 
 /// How long a thread sleeps before it tries again to send to a zygote that is behind with reading.
@@ -254,8 +254,8 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Goes on with the request. With `open`, that signal mask holds for exactly the length of the sleep. Done, it answers
-    /// the child; `None` if the request was to load something.
+    /// Goes on with the request; `interrupts` end the wait too. Done, it answers the child; `None` if the request was to load
+    /// something.
     ///
     /// # Blocking
     /// Until the child says that it runs, the deadline, or a signal handler.
@@ -265,12 +265,12 @@ impl Start<'_> {
     pub fn step(
         &mut self,
         deadline: Deadline,
-        open: Option<&Mask>,
+        interrupts: Option<Interrupts<'_>>,
     ) -> Result<Progress<Option<Child>>, ZygoteError> {
         loop {
             if !self.sent && !self.send()? {
                 // The zygote is behind with reading.
-                match readable(&[], deadline.or_after(GLANCE), open).map_err(os("wait"))? {
+                match readable(&[], deadline.or_after(GLANCE), interrupts).map_err(os("wait"))? {
                     Woken::Interrupted => return Ok(Progress::Interrupted),
                     _ if deadline.passed() => return Ok(Progress::TimedOut),
                     _ => continue,
@@ -280,12 +280,12 @@ impl Start<'_> {
                 return Ok(Progress::Done(done));
             }
             if self.zygote.has_ended() {
-                return self.hear_last_words(open);
+                return self.hear_last_words(interrupts);
             }
             let Line { control, news } = self.zygote.line();
             let mut line = vec![control.as_fd(), news.as_fd()];
             line.extend(self.zygote.process.sentinel());
-            match readable(&line, deadline, open).map_err(os("wait for the fork server"))? {
+            match readable(&line, deadline, interrupts).map_err(os("wait for the fork server"))? {
                 Woken::Interrupted => return Ok(Progress::Interrupted),
                 Woken::TimedOut => return Ok(Progress::TimedOut),
                 Woken::Ready => {}
@@ -295,11 +295,14 @@ impl Start<'_> {
 
     /// The zygote has ended, but something that it has started holds a copy of its socket: a child that was just forked,
     /// which will say so, or anything else, which will not.
-    fn hear_last_words(&mut self, open: Option<&Mask>) -> Result<Progress<Option<Child>>, ZygoteError> {
+    fn hear_last_words(
+        &mut self,
+        interrupts: Option<Interrupts<'_>>,
+    ) -> Result<Progress<Option<Child>>, ZygoteError> {
         let Line { control, news } = self.zygote.line();
         let last = Deadline::At(now().after(LAST_WORDS));
         while !last.passed() {
-            let woken = readable(&[control.as_fd(), news.as_fd()], last, open);
+            let woken = readable(&[control.as_fd(), news.as_fd()], last, interrupts);
             if woken.map_err(os("wait for the fork server"))? == Woken::Interrupted {
                 return Ok(Progress::Interrupted);
             }
