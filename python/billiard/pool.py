@@ -233,8 +233,8 @@ class Pool(Submitting):
             self._engine.run()
             self._worker_handler.start()
         except BaseException:
-            # No room for a thread, or a signal handler has raised. The thread may run all the same; then it finds
-            # out that the pool is over.
+            # No room for a thread, or a signal handler has raised. The thread may run all the same; then it
+            # finds out that the pool is over.
             self.terminate()
             raise
 
