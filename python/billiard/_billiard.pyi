@@ -192,7 +192,7 @@ class Child:
         Wait until the child has ended.
 
         Args:
-            timeout: Seconds to wait; None, nan and inf wait for ever, 0 and less look and return.
+            timeout: Seconds to wait; None and inf wait for ever, 0 and less look and return.
 
         Returns:
             What `poll` would: None if it still runs.

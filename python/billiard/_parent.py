@@ -57,13 +57,15 @@ class ParentProcess(BaseProcess):
         """Wait until the parent has ended.
 
         Args:
-            timeout: Seconds to wait; ``None``, nan and inf wait for ever, 0 and less only look.
+            timeout: Seconds to wait; ``None`` and inf wait for ever, 0 and less only look.
         """
         import math
         import time
 
-        if timeout is None or math.isnan(timeout):
+        if timeout is None:
             timeout = math.inf
+        if math.isnan(timeout):
+            raise ValueError("timeout must be a number of seconds or None, not nan")
         deadline = time.monotonic() + timeout
         while self.is_alive() and (left := deadline - time.monotonic()) > 0:
             if self._handle.sentinel is None or self._is_no_sentinel(left):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,6 +32,8 @@ def checked(name: str, value: Any, least: float | None, kind: Any = (int, float)
     if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "an int" if kind is int else "an int or float"
         raise TypeError(f"{name} must be {wanted}, not {type(value).__name__} (got {value!r})")
+    if math.isnan(value):
+        raise ValueError(f"{name} must be a number, not nan")
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -51,7 +52,9 @@ def failure(exc: BaseException) -> ExceptionInfo:
 
 
 def bounded(timeout: float | None) -> float | None:
-    """A time-out for `threading`, which refuses what is too large, and nan: both mean for ever."""
+    """A time-out for `threading`, which refuses what is too large: that means for ever."""
+    if timeout is not None and math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds or None, not nan")
     return timeout if timeout is not None and timeout < threading.TIMEOUT_MAX else None
 
 
@@ -154,9 +157,10 @@ class ThreadResult:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the job has ended, for ``timeout`` seconds at most."""
+        timeout = bounded(timeout)
         if not self._event.is_set():
             self._engine.refuse_to_wait()
-            self._event.wait(bounded(timeout))
+            self._event.wait(timeout)
 
     def ready(self) -> bool:
         """Whether the job has ended."""

@@ -55,7 +55,7 @@ def test_a_wait_for_the_parent_ends_with_it(start, pipe, method, way):
 
 @pytest.mark.usefixtures("exits_are_told")
 @pytest.mark.parametrize("method", ["fork"], indirect=True)
-@pytest.mark.parametrize("timeout", [None, float("nan"), 1e300, PATIENCE])
+@pytest.mark.parametrize("timeout", [None, 1e300, PATIENCE])
 def test_so_does_one_of_any_length(start, pipe, method, timeout):
     _ends_with_it(start, pipe, method, timeout)
 

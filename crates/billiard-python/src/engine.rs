@@ -6,7 +6,7 @@ use std::time::Duration;
 use billiard::pool::engine::{self, EngineError, Event, Options, Signals};
 use billiard::pool::scheduler::{Limits, Phase, RestartPolicy, WorkerId};
 use billiard::pool::{Message, Notify, Shape, Verdict};
-use billiard::sys::{Deadline, ExitStatus, Moment};
+use billiard::sys::{ExitStatus, Moment};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -18,6 +18,7 @@ use crate::handles::{ApplyResult, Extras, MapResult};
 use crate::process::Child;
 use crate::shared::{Shared, encode_error, next_job};
 use crate::stream::{self, Feeder, IMapIterator, IMapUnorderedIterator, Stream};
+use crate::wait;
 use crate::worker::Seat;
 
 /// How many parts of a map are made before they are handed over together.
@@ -31,8 +32,9 @@ pub(crate) struct Engine {
     streams: Mutex<Vec<Weak<Stream>>>,
 }
 
-fn limit(seconds: Option<f64>) -> Option<Duration> {
-    seconds.filter(|s| *s > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok())
+fn limit(name: &str, seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    wait::refuse_nan(name, seconds)?;
+    Ok(seconds.filter(|s| *s > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok()))
 }
 
 fn given(object: Bound<'_, PyAny>) -> Option<Py<PyAny>> {
@@ -129,7 +131,7 @@ impl Engine {
     ) -> PyResult<Py<ApplyResult>> {
         let py = function.py();
         let shared = &self.shared;
-        let limits = Limits { soft: limit(soft_timeout), hard: limit(timeout) };
+        let limits = Limits { soft: limit("soft_timeout", soft_timeout)?, hard: limit("timeout", timeout)? };
         let extras = Extras {
             callback: given(callback),
             error_callback: given(error_callback),
@@ -234,7 +236,7 @@ impl Engine {
         let token = shared.reserve();
         shared.sweep();
         let job = shared.engine.job(next_job(), token, Shape::Batch(parts), notify);
-        let limits = Limits { soft: limit(soft_timeout), hard: limit(timeout) };
+        let limits = Limits { soft: limit("soft_timeout", soft_timeout)?, hard: limit("timeout", timeout)? };
         let base = ApplyResult::new(
             Arc::clone(shared),
             Arc::clone(&job),
@@ -305,7 +307,7 @@ impl Engine {
             function,
             inputs,
             chunk,
-            Limits { soft: limit(soft_timeout), hard: limit(timeout) },
+            Limits { soft: limit("soft_timeout", soft_timeout)?, hard: limit("timeout", timeout)? },
             window,
             lost_worker_timeout,
         )?;
@@ -332,7 +334,7 @@ impl Engine {
         py: Python<'py>,
         timeout: Option<f64>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let deadline = Deadline::from_seconds(timeout);
+        let deadline = wait::deadline(timeout)?;
         loop {
             let Some(event) = py.detach(|| self.shared.engine.next_event(deadline)) else { return Ok(None) };
             if let Some(told) = self.tell(py, event)? {
@@ -387,7 +389,7 @@ impl Engine {
     #[pyo3(signature = (timeout = None))]
     fn join(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let over = self.shared.engine.over().map_err(IntoPyErr::into_py_err)?;
-        self.shared.wait(py, &over, Deadline::from_seconds(timeout))
+        self.shared.wait(py, &over, wait::deadline(timeout)?)
     }
 
     /// Add `n` workers.

@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::python;
 use crate::reports;
 use crate::shared::{Shared, decode_chunk};
+use crate::wait;
 
 /// What a caller may ask for besides the call itself.
 #[derive(Debug, Default)]
@@ -182,6 +183,7 @@ impl ApplyResult {
     ///         `WorkerLostError`, `TimeLimitExceeded`, `Terminated`, `RestartFreqExceeded`.
     #[pyo3(signature = (timeout = None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        wait::refuse_nan("timeout", timeout)?;
         if !self.job.is_done() {
             let deadline = Deadline::from_seconds(timeout);
             if !self.shared.wait(py, &self.job, deadline)? {
@@ -198,6 +200,7 @@ impl ApplyResult {
     /// Wait until the job has ended, for `timeout` seconds at most.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        wait::refuse_nan("timeout", timeout)?;
         if !self.job.is_done() {
             self.shared.wait(py, &self.job, Deadline::from_seconds(timeout))?;
         }

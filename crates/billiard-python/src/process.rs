@@ -100,13 +100,13 @@ impl Child {
     /// Wait until the child has ended.
     ///
     /// Args:
-    ///     timeout: Seconds to wait; None, nan and inf wait for ever, 0 and less look and return.
+    ///     timeout: Seconds to wait; None and inf wait for ever, 0 and less look and return.
     ///
     /// Returns:
     ///     What `poll` would: None if it still runs.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<i32>> {
-        let deadline = Deadline::from_seconds(timeout);
+        let deadline = wait::deadline(timeout)?;
         py.wait_for(|interrupts| {
             Ok::<_, std::io::Error>(match self.inner.wait(deadline, interrupts)? {
                 Waited::Ended(status) => Wait::Ready(status.exitcode()),

@@ -5,7 +5,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use billiard::pool::scheduler::{Limits, Phase};
 use billiard::pool::{Job, Message, Verdict};
-use billiard::sys::Deadline;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -14,6 +13,7 @@ use crate::calls::Packer;
 use crate::errors::IntoPyErr;
 use crate::python;
 use crate::shared::{Shared, decode_chunk, encode_error};
+use crate::wait;
 
 /// How far the inputs may run ahead of the consumer.
 #[derive(Debug, Default)]
@@ -263,7 +263,7 @@ impl IMapIterator {
     }
 
     fn step(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
-        let deadline = Deadline::from_seconds(timeout);
+        let deadline = wait::deadline(timeout)?;
         let stream = &self.stream;
         loop {
             if let Some(value) = self.leftover() {

@@ -5,11 +5,28 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use billiard::sys::signal::Mask;
-use billiard::sys::{self, Interrupts, SignalPipe};
+use billiard::sys::{self, Deadline, Interrupts, SignalPipe};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::errors::IntoPyErr;
+
+/// Refuses what is no time at all.
+pub(crate) fn refuse_nan(name: &str, seconds: Option<f64>) -> PyResult<()> {
+    match seconds {
+        Some(s) if s.is_nan() => {
+            Err(PyValueError::new_err(format!("{name} must be a number of seconds or None, not nan")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When a wait ends that was given a `timeout`.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {
+    refuse_nan("timeout", timeout)?;
+    Ok(Deadline::from_seconds(timeout))
+}
 
 /// One attempt to wait.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ What is sent is handed over as it is: it is not copied, and need not be picklabl
 from __future__ import annotations
 
 import errno
+import math
 import threading
 from collections import deque
 from typing import Any
@@ -59,7 +60,9 @@ class _Line:
 
     def poll(self, timeout: float | None) -> bool:
         """Wait until `get` would not wait. False: it still would."""
-        if timeout is not None and not timeout < threading.TIMEOUT_MAX:
+        if timeout is not None and math.isnan(timeout):
+            raise ValueError("timeout must be a number of seconds or None, not nan")
+        if timeout is not None and timeout >= threading.TIMEOUT_MAX:
             timeout = None
         with self._changed:
             return self._changed.wait_for(self._is_readable, timeout)
