@@ -9,14 +9,13 @@ import io
 import pickle
 import signal
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ._serializers import refused_by
 from .common import clear_terminate_handler_fired, human_status
-from .einfo import ExceptionInfo, ExceptionWithTraceback, RemoteTraceback
+from .einfo import ExceptionInfo, ExceptionWithTraceback, RemoteTraceback, formatted
 from .exceptions import (
     RestartFreqExceeded,
     SoftTimeLimitExceeded,
@@ -143,6 +142,16 @@ def raisable(info: ExceptionInfo) -> BaseException:
     if isinstance(exc, ExceptionWithTraceback):
         return exc.exc
     return exc if exc is not None else RuntimeError("the task failed without an exception")
+
+
+def raisable_in_iteration(info: ExceptionInfo) -> BaseException:
+    """Like `raisable`, for a step of an iteration: a task's own `StopIteration` would look like the end."""
+    error = raisable(info)
+    if isinstance(error, StopIteration):
+        wrapped = RuntimeError("the task raised StopIteration")
+        wrapped.__cause__ = error
+        return wrapped
+    return error
 
 
 def _told(exc: BaseException) -> ExceptionInfo:
@@ -395,7 +404,7 @@ def log_error(text: str, *args: object) -> None:
 
 def stack_of(exc: BaseException) -> str:
     """A traceback as text."""
-    return "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    return formatted(exc, exc.__traceback__)
 
 
 MaybeEncodingError.__module__ = "billiard.pool"

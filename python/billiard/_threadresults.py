@@ -60,11 +60,8 @@ def bounded(timeout: float | None) -> float | None:
 
 def raise_failure(info: ExceptionInfo) -> NoReturn:
     """Raise what a task has raised, as a step of an iteration."""
-    error = _tasks.raisable(info)
+    error = _tasks.raisable_in_iteration(info)
     try:
-        if isinstance(error, StopIteration):
-            # It would look like the end of the iteration.
-            raise RuntimeError("the task raised StopIteration") from error
         raise error
     finally:
         # The frame is a part of the traceback: it must not lead back to the exception.

@@ -24,6 +24,16 @@ _Position = tuple["int | None", "int | None", "int | None", "int | None"]
 _UNKNOWN: _Position = (None, None, None, None)
 
 
+def formatted(exc: BaseException, tb: types.TracebackType | None) -> str:
+    """A traceback as text. There is one for every exception: some cannot be shown, and then it says so."""
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, tb))
+    except Exception as why:
+        stack = "".join(traceback.format_tb(tb))
+        kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
+        return f"{stack}{kind}: <cannot be shown: {type(why).__name__} in its formatting>\n"
+
+
 class RemoteTraceback(Exception):
     """The text of a traceback from another process, as the ``__cause__`` of the exception from there."""
 
@@ -49,7 +59,7 @@ class ExceptionWithTraceback(Exception):
     def __init__(self, exc: BaseException, tb: types.TracebackType | None) -> None:
         # Without arguments: they would keep the frames alive after the exception itself has let go of them.
         super().__init__()
-        text = "".join(traceback.format_exception(type(exc), exc, tb))
+        text = formatted(exc, tb)
         self.exc = exc
         self.tb = f'\n"""\n{text}"""'
 
@@ -340,7 +350,7 @@ class ExceptionInfo:
         self.type = kind
         self.exception = ExceptionWithTraceback(exception, tb)
         self.tb = None if tb is None else Traceback(tb)
-        self.traceback = "".join(traceback.format_exception(kind, exception, tb))
+        self.traceback = formatted(exception, tb)
         self.internal = internal
 
     def __str__(self) -> str:

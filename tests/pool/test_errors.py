@@ -130,6 +130,10 @@ def raise_noted():
     raise error
 
 
+def raise_what_cannot_be_shown():
+    raise SyntaxError("text", ("file", 1, 1, 5))
+
+
 def raise_deep(depth=500):
     if depth:
         raise_deep(depth - 1)
@@ -307,6 +311,17 @@ def test_a_group_survives(pool):
         pytest.skip("exception groups came with Python 3.11")
     error = outcome(pool, raise_it, group, "two", [ValueError("a"), KeyError("b")])
     assert [type(e) for e in error.exceptions] == [ValueError, KeyError]
+
+
+def test_what_cannot_be_shown_arrives_and_its_worker_lives_on(make_pool):
+    pool = make_pool(1)
+    worker = pool.apply(os.getpid)
+    error = outcome(pool, raise_what_cannot_be_shown)
+    assert (type(error), error.args) == (SyntaxError, ("text", ("file", 1, 1, 5)))
+    text = str(error.__cause__)
+    assert "in raise_what_cannot_be_shown" in text
+    assert "SyntaxError: <cannot be shown: AttributeError in its formatting>" in text
+    assert pool.apply(os.getpid) == worker
 
 
 def test_a_deep_traceback_survives(pool):

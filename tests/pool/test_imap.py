@@ -168,6 +168,23 @@ def test_an_exception_of_a_task_comes_at_its_position(pool):
     assert list(results) == [4]
 
 
+def stop_if_three(x):
+    if x == 3:
+        raise StopIteration("mine")
+    return x
+
+
+@pytest.mark.parametrize("kind", ["imap", "imap_unordered"])
+def test_a_stop_iteration_of_a_task_is_not_the_end(pool, kind):
+    results = getattr(pool, kind)(stop_if_three, [3])
+    with pytest.raises(RuntimeError, match="the task raised StopIteration") as caught:
+        next(results)
+    assert caught.value.__cause__.args == ("mine",)
+    with pytest.raises(StopIteration) as end:
+        next(results)
+    assert end.value.args == ()
+
+
 def test_an_exit_in_a_task_comes_at_its_position(pool):
     results = pool.imap(exit_if_three, range(5))
     assert [next(results) for _ in range(3)] == [0, 1, 2]

@@ -274,12 +274,12 @@ impl IMapIterator {
                 let Verdict::Value(message) = verdict else {
                     let what = stream.function.bind(py);
                     let (_, info) = stream.shared.decode(py, &stream.job, &verdict, what)?;
-                    return Err(PyErr::from_value(python::tasks(py, "raisable")?.call1((info,))?));
+                    return Err(raised(py, &info)?);
                 };
                 let values = PyList::empty(py);
                 if let Err(error) = decode_chunk(py, &message, &values) {
                     let info = python::tasks(py, "unreadable_result")?.call1((error,))?;
-                    return Err(PyErr::from_value(python::tasks(py, "raisable")?.call1((info,))?));
+                    return Err(raised(py, &info)?);
                 }
                 let values: Vec<_> = values.iter().map(Bound::unbind).collect();
                 *self.left.lock().unwrap_or_else(PoisonError::into_inner) = values.into_iter();
@@ -300,6 +300,10 @@ impl IMapIterator {
             }
         }
     }
+}
+
+fn raised(py: Python<'_>, info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    Ok(PyErr::from_value(python::tasks(py, "raisable_in_iteration")?.call1((info,))?))
 }
 
 #[pymethods]

@@ -7,6 +7,9 @@ use std::thread::JoinHandle;
 
 use super::signal::Blocked;
 
+/// What the system gives a thread that asks for nothing in particular.
+const USUAL_STACK_BYTES: usize = 8 << 20;
+
 /// Starts a thread that never receives a signal.
 pub fn spawn<F>(name: &str, stack_bytes: usize, body: F) -> io::Result<JoinHandle<()>>
 where
@@ -42,13 +45,19 @@ pub fn spawn_plain(
     unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
     // SAFETY: initialised above; it cannot fail for a valid object.
     unsafe { libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED) };
-    // SAFETY: as above; a size that is refused leaves the default.
-    unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack_bytes) };
     let task = Box::into_raw(Box::new(Task { name, body }));
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: the attributes are initialised; `run` takes what `task` is, and does not unwind: the bodies we give it cannot
-    // panic, and one that did would end the process here rather than leave it.
-    let rc = unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, task.cast()) };
+    let mut rc = libc::EINVAL;
+    // A program with many thread-local variables needs a larger stack for them alone: then as large as usual.
+    for bytes in [stack_bytes, USUAL_STACK_BYTES] {
+        if rc == libc::EINVAL {
+            // SAFETY: the attributes are initialised; a size that is refused leaves the one before.
+            unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), bytes) };
+            // SAFETY: the attributes are initialised; `run` takes what `task` is, and does not unwind: the bodies we give it
+            // cannot panic, and one that did would end the process here rather than leave it.
+            rc = unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, task.cast()) };
+        }
+    }
     // SAFETY: initialised above and not used afterwards.
     unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
     if rc != 0 {
