@@ -141,7 +141,8 @@ def start_without_processes(method):
             _works_again(context)
         assert outcomes[0] == errno.EAGAIN
         assert outcomes[-1] == "started"
-        assert set(outcomes) == {errno.EAGAIN, "started"}
+        # A new server that has no room for the thread which watches its owner ends at once.
+        assert set(outcomes) - ({errno.EPIPE} if server == "new" else set()) == {errno.EAGAIN, "started"}
     _forkserver._stop()
     assert works.children_of(os.getpid()) == set()
 

@@ -45,7 +45,7 @@ def test_a_pool_heals_that_had_no_descriptors_for_workers(method, left):
     assert_over(run("pool_without_descriptors", method, left))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_start_without_processes_is_refused_and_leaves_nothing(method):
     assert_over(run("start_without_processes", method))
 
