@@ -74,7 +74,7 @@ class ThreadPool(Pool):
         self._setup_queues()
         self._taskqueue = TaskQueue(self._engine)  # type: ignore[arg-type]
         self._cache = Cache(self._engine)  # type: ignore[arg-type]
-        self._worker_handler = _CallbackThread(self._engine.events)  # type: ignore[assignment]
+        self._worker_handler = _CallbackThread(self._engine.events)
         self._terminate = Finalize(
             self, _end_pool, args=(self._engine, self._closed, _origin()), exitpriority=15
         )

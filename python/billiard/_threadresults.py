@@ -35,13 +35,7 @@ def clipped(exc: BaseException) -> BaseException:
 
 def described(exc: BaseException) -> ExceptionInfo:
     """Describe an exception that stays in this process, and need not be wrapped for a journey."""
-    try:
-        info = ExceptionInfo((type(exc), exc, exc.__traceback__))
-    except Exception as error:
-        # `traceback` cannot show each one: it believes what a SyntaxError says of its position.
-        text = f"{type(exc).__qualname__}, which cannot be shown: {error!r}"
-        info = ExceptionInfo((type(exc), Exception(text), None))
-        info.traceback = text
+    info = ExceptionInfo((type(exc), exc, exc.__traceback__))
     info.exception = exc
     return info
 

@@ -25,7 +25,11 @@ _UNKNOWN: _Position = (None, None, None, None)
 
 
 def formatted(exc: BaseException, tb: types.TracebackType | None) -> str:
-    """A traceback as text. There is one for every exception: some cannot be shown, and then it says so."""
+    """A traceback as text.
+
+    There is one for every exception. `traceback` cannot show each: it believes what a SyntaxError says of its
+    position.
+    """
     try:
         return "".join(traceback.format_exception(type(exc), exc, tb))
     except Exception as why:

@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 
-from . import _billiard, _tasks
+from . import _billiard
 from ._billiard import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
-from ._hooks import is_overridden
+from ._events import Events
 from ._preload import load_ahead, thread_limits
 from ._semaphore import LaxBoundedSemaphore
 from ._serializers import pickler_for
@@ -73,7 +73,7 @@ class WorkersJoined(Exception):
     """All workers have terminated."""
 
 
-class Pool(Submitting):
+class Pool(Events, Submitting):
     """A pool of worker processes.
 
     Args:
@@ -346,63 +346,6 @@ class Pool(Submitting):
                 return worker, index
         return None, None
 
-    # --- events, on the service thread ---
-
-    def _handle(self, event: tuple[Any, ...]) -> None:
-        """Handle one event of the engine. Whatever goes wrong in it, the next one is handled too."""
-        try:
-            _HANDLERS[event[0]](self, *event[1:])
-        except BaseException as exc:
-            if threading.current_thread() is not self._worker_handler:
-                raise
-            _tasks.log_error("Pool could not handle %r: %r", event[0], exc)
-
-    def _call(self, function: Callable[..., object] | None, *args: Any, **kwargs: Any) -> None:
-        """Call a hook or a callback. On the service thread nothing that it raises goes further."""
-        if function is None:
-            return
-        try:
-            function(*args, **kwargs)
-        except BaseException as exc:
-            # In the constructor there is somebody above; later even the end of the thread would end the pool.
-            if threading.current_thread() is not self._worker_handler:
-                raise
-            _tasks.log_error("Pool callback raised exception: %r", exc)
-
-    def _on_up(self, seat: int, generation: int) -> None:
-        """A worker takes jobs."""
-
-    def _on_exited(self, seat: int, generation: int, pid: int, exitcode: int, _: str | None) -> None:
-        self._worker_ended(seat, generation, pid, exitcode)
-
-    def _on_broke(self) -> None:
-        """Pending jobs have been told; later calls ask the engine."""
-
-    def _on_done(self, handle: Any) -> None:
-        self._call(self.on_timeout_cancel, handle)
-        if handle._holds_slot:
-            self._putlock.release()
-        success, value = handle._success, handle._value
-        self._call(self.on_job_ready, handle._job, None, (success, value), None)
-        if not success and is_overridden(self, "on_job_process_down", "on_job_process_lost"):
-            self._tell_of_loss(handle, _tasks.raisable(value))
-        self._call(handle._callback if success else handle._error_callback, value)
-        if handle._limit_passed is not None:
-            self._call(handle._timeout_callback, soft=False, timeout=_tasks.as_given(handle._limit_passed))
-
-    def _tell_of_loss(self, handle: Any, why: BaseException) -> None:
-        if isinstance(why, (WorkerLostError, Terminated)) and why.pid is not None:
-            self._call(self.on_job_process_down, handle, why.pid)
-        if isinstance(why, WorkerLostError):
-            self._call(self.on_job_process_lost, handle, why.pid, why.exitcode)
-
-    def _on_accepted(self, handle: Any, pid: int, accepted: float) -> None:
-        self._call(self.on_timeout_set, handle, handle._soft_timeout, handle._timeout)
-        self._call(handle._accept_callback, pid, accepted)
-
-    def _on_soft_limit(self, handle: Any, limit: float) -> None:
-        self._call(handle._timeout_callback, soft=True, timeout=_tasks.as_given(limit))
-
     # --- control ---
 
     def __enter__(self) -> Pool:
@@ -507,17 +450,6 @@ class Pool(Submitting):
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
-
-
-_HANDLERS: dict[str, Callable[..., None]] = {
-    "start": Pool._start_worker,
-    "up": Pool._on_up,
-    "exited": Pool._on_exited,
-    "done": Pool._on_done,
-    "accepted": Pool._on_accepted,
-    "soft": Pool._on_soft_limit,
-    "broke": Pool._on_broke,
-}
 
 
 def _origin() -> str:

@@ -95,7 +95,7 @@ def test_an_exception_that_cannot_be_shown_is_delivered(pool):
     with pytest.raises(Unshowable):
         result.get(30)
     assert result._value.type is Unshowable
-    assert "Unshowable, which cannot be shown" in result._value.traceback
+    assert "Unshowable: <cannot be shown: " in result._value.traceback
     assert pool.apply(double, (1,)) == 2
 
 
