@@ -65,6 +65,13 @@ _default = _context._default_context
 
 Process = _context.Process
 Pool = _default.Pool
+Barrier = _default.Barrier
+BoundedSemaphore = _default.BoundedSemaphore
+Condition = _default.Condition
+Event = _default.Event
+Lock = _default.Lock
+RLock = _default.RLock
+Semaphore = _default.Semaphore
 cpu_count = _default.cpu_count
 usable_cpu_count = _default.usable_cpu_count
 forking_enable = _default.forking_enable

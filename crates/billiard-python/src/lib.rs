@@ -4,6 +4,7 @@
 mod buffers;
 mod calls;
 mod codec;
+mod conditions;
 mod engine;
 mod errors;
 mod fork;
@@ -12,6 +13,7 @@ mod handles;
 mod process;
 mod python;
 mod reports;
+mod semlock;
 mod shared;
 mod stream;
 mod system;
@@ -30,6 +32,8 @@ mod _billiard {
     #[pymodule_export]
     use crate::buffers::SharedView;
     #[pymodule_export]
+    use crate::conditions::{Barrier, Condition, Event};
+    #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::fork::fork;
@@ -37,6 +41,8 @@ mod _billiard {
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
+    #[pymodule_export]
+    use crate::semlock::SemLock;
     #[pymodule_export]
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
     #[pymodule_export]

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
+use billiard::sync::Outcome;
 use billiard::sys;
 use billiard::sys::signal::{Blocked, Mask};
 use pyo3::prelude::*;
@@ -32,6 +33,14 @@ pub(crate) trait Blocking {
         T: Send,
         E: IntoPyErr + Send,
         F: FnMut(Option<&Mask>) -> Result<Wait<T>, E> + Send;
+
+    /// The same for a step that sleeps with the program's own mask, since it cannot open another one as it falls asleep.
+    /// A signal that arrives just before it does is handled when the step wakes up by itself to look around, or sooner.
+    fn wait_open<T, E, F>(self, step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut() -> Result<Outcome<T>, E> + Send;
 }
 
 impl Blocking for Python<'_> {
@@ -58,6 +67,23 @@ impl Blocking for Python<'_> {
                 Ok(Wait::Ready(value)) => return Ok(Some(value)),
                 Ok(Wait::TimedOut) => return Ok(None),
                 Ok(Wait::Interrupted) => {}
+                Err(error) => return Err(error.into_py_err()),
+            }
+        }
+    }
+
+    fn wait_open<T, E, F>(self, mut step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut() -> Result<Outcome<T>, E> + Send,
+    {
+        loop {
+            self.check_signals()?;
+            match self.detach(&mut step) {
+                Ok(Outcome::Done(value)) => return Ok(Some(value)),
+                Ok(Outcome::TimedOut) => return Ok(None),
+                Ok(Outcome::Interrupted) => {}
                 Err(error) => return Err(error.into_py_err()),
             }
         }
