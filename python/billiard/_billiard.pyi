@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Child", "Condition", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Parent", "Runtime", "Seat", "SemLock", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
+__all__ = ["ApplyResult", "Barrier", "BoundedSemaphore", "Child", "Condition", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
 
 @disjoint_base
 class ApplyResult:
@@ -172,6 +172,41 @@ class Barrier:
         How many wait.
         """
 
+class BoundedSemaphore(Semaphore):
+    """
+    A semaphore that is never above the value that it was made with.
+
+    Args:
+        value: That value.
+
+    Raises:
+        OSError: The value is negative or above 2147483647, or no memory or descriptor is left.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, value: SupportsIndex = 1, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> BoundedSemaphore: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
+        """
+
 @final
 class Child:
     """
@@ -249,11 +284,11 @@ class Condition:
         """
         Acquire the lock.
         """
-    def __exit__(self, /, *args) -> None:
+    def __exit__(self, /, *args: "object") -> None:
         """
         Release the lock.
         """
-    def __new__(cls, /, *args, **kwargs) -> Condition: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Condition: ...
     def _grants(self, /) -> int:
         """
         How many notifications nobody has taken yet.
@@ -407,7 +442,7 @@ class Event:
     """
     A flag in shared memory that can be waited for: what `billiard.synchronize` makes its class of.
     """
-    def __new__(cls, /, *args, **kwargs) -> Event: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Event: ...
     def _make(self, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> None:
         """
         Make it what it is: a new one, or one that another process has.
@@ -493,6 +528,38 @@ class IMapUnorderedIterator(IMapIterator):
     Results of `Pool.imap_unordered`, as they arrive.
     """
 
+class Lock(SemLock):
+    """
+    A lock. Any thread of any process may release it.
+
+    If the process that has acquired it dies, the lock goes to whoever waits for it or asks next; then `abandoned` is true,
+    and a warning is logged.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Lock: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
+        """
+
 class MapResult(ApplyResult):
     """
     The result of a map: a list, in the order of the input.
@@ -557,6 +624,37 @@ class Parent:
 
         Raises:
             OSError: The system has no room for the thread that watches.
+        """
+
+class RLock(SemLock):
+    """
+    A lock that the thread which has it may acquire again, and that only this thread releases.
+
+    If its process dies, the lock goes on as a `Lock` does.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> RLock: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
         """
 
 @final
@@ -640,17 +738,24 @@ class Seat:
 @disjoint_base
 class SemLock:
     """
-    A lock or a semaphore in shared memory: what `billiard.synchronize` makes its classes of.
+    A lock or a semaphore between processes; usually one of the classes that inherit from it.
+
+    Args:
+        kind: 0 for a recursive lock, 1 for a semaphore.
+        value: How often it can be acquired before somebody releases it.
+        maxvalue: The value above which it cannot be released.
+        ctx: Ignored: it goes to children of every start method.
+
+    Raises:
+        OSError: There is no such value, or no memory or descriptor is left.
+        ValueError: There is no such kind.
     """
-    def __enter__(self, /) -> bool:
-        """
-        Acquire it.
-        """
-    def __exit__(self, /, *args) -> None:
-        """
-        Release it.
-        """
-    def __new__(cls, /, *args, **kwargs) -> SemLock: ...
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __getstate__(self, /) -> Any: ...
+    def __init__(self, /, kind: SupportsIndex, value: SupportsIndex, maxvalue: SupportsIndex, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> SemLock: ...
+    def __setstate__(self, /, state: Any) -> None: ...
     def _after_fork(self, /) -> None:
         """
         Nothing is left to do: a forked child has nothing of what its parent has.
@@ -671,20 +776,10 @@ class SemLock:
         """
         Whether it could not be acquired now.
         """
-    def _make(self, /, kind: SupportsIndex, value: SupportsIndex, maxvalue: SupportsIndex, owned: bool = False) -> None:
+    @staticmethod
+    def _make_name() -> Any:
         """
-        Make it what it is.
-
-        Args:
-            kind: 0 for a recursive lock, 1 for a semaphore.
-            value: How often it can be acquired before somebody releases it.
-            maxvalue: How often it could be if nobody had it.
-            owned: Whether a semaphore of one belongs to whoever has acquired it, so that it goes on to others when its
-                process dies.
-
-        Raises:
-            OSError: No memory or descriptor is left, or there is no such value.
-            ValueError: There is no such kind.
+        A name such as semaphores of the original have.
         """
     def _place(self, /) -> tuple[int, int, int]:
         """
@@ -696,18 +791,22 @@ class SemLock:
         Raises:
             RuntimeError: Somebody has closed the descriptor.
         """
-    def _receive(self, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex], kind: SupportsIndex, owned: bool) -> None:
+    def _receive(self, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex], kind: SupportsIndex) -> None:
         """
         Make it the one that another process has sent.
 
         Args:
             place: Where it lives.
-            kind: What it is, as for `_make`.
-            owned: As for `_make`.
+            kind: What it is.
 
         Raises:
             RuntimeError: There is no such thing there.
             OSError: No descriptor is left.
+        """
+    @property
+    def _semlock(self, /) -> SemLock:
+        """
+        The native object: this one.
         """
     @property
     def abandoned(self, /) -> Any:
@@ -720,7 +819,7 @@ class SemLock:
     def abandoned(self, /, value: bool) -> None: ...
     def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
         """
-        Acquire the lock, or one of the semaphore.
+        Acquire it.
 
         Args:
             block: False to return at once.
@@ -751,11 +850,52 @@ class SemLock:
         """
     def release(self, /) -> None:
         """
-        Release the lock, or one of the semaphore.
+        Release it.
 
         Raises:
-            AssertionError: It is a recursive lock that another thread holds, or nobody.
-            ValueError: It is not acquired, as far as it knows.
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
+        """
+
+class Semaphore(SemLock):
+    """
+    A semaphore.
+
+    What a process has taken when it dies stays taken; `abandoned` tells how much that is.
+
+    Args:
+        value: How often it can be acquired before somebody releases it.
+
+    Raises:
+        OSError: The value is negative or above 2147483647, or no memory or descriptor is left.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, value: SupportsIndex = 1, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Semaphore: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def get_value(self, /) -> int:
+        """
+        Return how often it could be acquired now.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
         """
 
 @final

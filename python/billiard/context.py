@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from logging import Logger
     from typing import Any
 
+    from ._billiard import SemLock
     from ._serializers import Serializer
     from .pool import Pool as PoolType
     from .synchronize import (
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         Lock,
         RLock,
         Semaphore,
-        SemLock,
     )
 
 __all__: list[str] = []  # things are copied from here to the package
@@ -177,7 +177,7 @@ class BaseContext:
         return Semaphore(value, ctx=self.get_context())
 
     def BoundedSemaphore(self, value: int = 1) -> BoundedSemaphore:
-        """Return a semaphore that is never above its first value; see `billiard.synchronize.BoundedSemaphore`.
+        """Return a semaphore that is never above the value that it begins with.
 
         Args:
             value: That value.

@@ -11,6 +11,7 @@ import os
 import threading
 
 from . import _billiard, context, process, util
+from ._billiard import BoundedSemaphore, Lock, RLock, Semaphore, SemLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,66 +71,8 @@ def _arrived(place: _Place) -> tuple[int, int, int]:
     return sent.detach(), at, length
 
 
-class SemLock(_billiard.SemLock):
-    """A semaphore, or a recursive lock.
-
-    Its methods are those of the native class that it inherits from.
-
-    Args:
-        kind: `SEMAPHORE` or `RECURSIVE_MUTEX`.
-        value: How often it can be acquired before somebody releases it.
-        maxvalue: The value above which it cannot be released.
-        ctx: Ignored: it goes to children of every start method.
-
-    Attributes:
-        abandoned: For a lock, whether a process has died with it; settable to False. For a semaphore, how many
-            the dead have taken that nobody has given back.
-
-    Raises:
-        OSError: There is no such value, or no memory or descriptor is left.
-        ValueError: There is no such kind.
-
-    Source: billiard 4.2.1 ``SemLock``. Different here: it has no name, its holder's death is noticed, and
-    deadlines do not depend on the time of day.
-    """
-
-    #: Whether it belongs to whoever has acquired it.
-    _owned = False
-
-    def __init__(self, kind: int, value: int, maxvalue: int, ctx: BaseContext | None = None) -> None:  # noqa: ARG002
-        self._make(kind, value, maxvalue, self._owned)
-
-    @property
-    def _semlock(self) -> SemLock:
-        """The native object: this one."""
-        return self
-
-    @staticmethod
-    def _make_name() -> str:
-        """Return a name like those that semaphores of the original have."""
-        return f"{process.current_process()._config['semprefix']}-{os.urandom(4).hex()}"
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        # The text names the classes as the original does.
-        _assert_spawning("Lock")
-        return _sent(self._place()), self.kind, self.maxvalue, self.name
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        place, kind, _, _ = state
-        self._receive(_arrived(place), kind, self._owned)
-
-    def _owner(self) -> str:
-        """Who has it, for a reader."""
-        try:
-            if self._is_mine():
-                name: str = process.current_process().name
-                thread = threading.current_thread()
-                return name if thread is threading.main_thread() else f"{name}|{thread.name}"
-            if self._get_value():
-                return "None"
-            return "SomeOtherThread" if self._count() else "SomeOtherProcess"
-        except Exception:
-            return "unknown"
+def _make_name() -> str:
+    return f"{process.current_process()._config['semprefix']}-{os.urandom(4).hex()}"
 
 
 def _assert_spawning(what: str) -> None:
@@ -137,79 +80,57 @@ def _assert_spawning(what: str) -> None:
         raise RuntimeError(f"{what} objects should only be shared between processes through inheritance")
 
 
-class Lock(SemLock):
-    """A lock. Any thread of any process may release it.
-
-    If the process that has acquired it dies, the lock goes to whoever waits for it or asks next; then
-    `abandoned` is true, and a warning is logged.
-    """
-
-    _owned = True
-
-    def __init__(self, ctx: BaseContext | None = None) -> None:
-        super().__init__(SEMAPHORE, 1, 1, ctx=ctx)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}(owner={self._owner()})>"
+def _state_of(lock: SemLock) -> tuple[Any, ...]:
+    """What of a lock is sent to a child that is being started."""
+    # The text names all of them as the original does.
+    _assert_spawning("Lock")
+    return _sent(lock._place()), lock.kind, lock.maxvalue, lock.name
 
 
-class RLock(SemLock):
-    """A lock that the thread which has it may acquire again, and that only this thread releases.
-
-    If its process dies, the lock goes on as a `Lock` does.
-    """
-
-    _owned = True
-
-    def __init__(self, ctx: BaseContext | None = None) -> None:
-        super().__init__(RECURSIVE_MUTEX, 1, 1, ctx=ctx)
-
-    def __repr__(self) -> str:
-        owner = self._owner()
-        count: object = {"None": 0, "unknown": "unknown"}.get(owner, "nonzero")
-        if not owner.startswith(("None", "SomeOther", "unknown")):
-            count = self._count()
-        return f"<{type(self).__name__}({owner}, {count})>"
+def _set_state(lock: SemLock, state: tuple[Any, ...]) -> None:
+    """Make of a new lock the one that was sent."""
+    place, kind, _, _ = state
+    lock._receive(_arrived(place), kind)
 
 
-class Semaphore(SemLock):
-    """A semaphore.
-
-    What a process has taken when it dies stays taken; `abandoned` tells how much that is.
-
-    Args:
-        value: How often it can be acquired before somebody releases it.
-    """
-
-    def __init__(self, value: int = 1, ctx: BaseContext | None = None) -> None:
-        super().__init__(SEMAPHORE, value, SEM_VALUE_MAX, ctx=ctx)
-
-    def get_value(self) -> int:
-        """Return how often it could be acquired now."""
-        return self._get_value()
-
-    def _told(self) -> object:
-        try:
-            return self._get_value()
-        except Exception:
-            return "unknown"
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}(value={self._told()})>"
+def _owner(lock: SemLock) -> str:
+    """Who has a lock, for a reader."""
+    try:
+        if lock._is_mine():
+            name: str = process.current_process().name
+            thread = threading.current_thread()
+            return name if thread is threading.main_thread() else f"{name}|{thread.name}"
+        if lock._get_value():
+            return "None"
+        return "SomeOtherThread" if lock._count() else "SomeOtherProcess"
+    except Exception:
+        return "unknown"
 
 
-class BoundedSemaphore(Semaphore):
-    """A semaphore that is never above the value that it was made with.
+def _value(semaphore: SemLock) -> object:
+    try:
+        return semaphore._get_value()
+    except Exception:
+        return "unknown"
 
-    Args:
-        value: That value.
-    """
 
-    def __init__(self, value: int = 1, ctx: BaseContext | None = None) -> None:
-        SemLock.__init__(self, SEMAPHORE, value, value, ctx=ctx)
+def _describe_lock(lock: Lock) -> str:
+    return f"<{type(lock).__name__}(owner={_owner(lock)})>"
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}(value={self._told()}, maxvalue={self.maxvalue})>"
+
+def _describe_rlock(lock: RLock) -> str:
+    owner = _owner(lock)
+    counts: dict[str, object] = {"None": 0, "unknown": "unknown"}
+    count = counts.get(owner, lock._count() if owner != "unknown" and lock._is_mine() else "nonzero")
+    return f"<{type(lock).__name__}({owner}, {count})>"
+
+
+def _describe_semaphore(semaphore: Semaphore) -> str:
+    return f"<{type(semaphore).__name__}(value={_value(semaphore)})>"
+
+
+def _describe_bounded(semaphore: BoundedSemaphore) -> str:
+    return f"<{type(semaphore).__name__}(value={_value(semaphore)}, maxvalue={semaphore.maxvalue})>"
 
 
 class _Count:
@@ -222,8 +143,8 @@ class _Count:
 class Condition(_billiard.Condition):
     """A condition: some wait, others notify them, and all hold its lock meanwhile.
 
-    Nobody waits for those who were notified, so one that is killed blocks nobody; and a notification is not lost
-    with a process that dies before it has taken it.
+    Nobody waits for those who were notified, so one that is killed blocks nobody; and a notification is not
+    lost with a process that dies before it has taken it.
 
     Args:
         lock: A lock of this module; ``None`` for a new `RLock`.

@@ -32,7 +32,7 @@ impl Condition {
 #[pymethods]
 impl Condition {
     #[new]
-    #[pyo3(signature = (*args, **kwargs))]
+    #[pyo3(signature = (*args: "object", **kwargs: "object"))]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         // They belong to `__init__`.
         let _ = (args, kwargs);
@@ -63,14 +63,14 @@ impl Condition {
 
     /// Acquire the lock.
     fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        SemLock::__enter__(self.inner()?.1.bind(py))
+        SemLock::enter(self.inner()?.1.bind(py))
     }
 
     /// Release the lock.
-    #[pyo3(signature = (*args))]
+    #[pyo3(signature = (*args: "object"))]
     fn __exit__(&self, args: &Bound<'_, PyTuple>) -> PyResult<()> {
         let _ = args;
-        self.inner()?.1.get().release()
+        self.inner()?.1.get().give()
     }
 
     /// Release the lock, wait for a notification, and acquire the lock again.
@@ -168,7 +168,7 @@ impl Event {
 #[pymethods]
 impl Event {
     #[new]
-    #[pyo3(signature = (*args, **kwargs))]
+    #[pyo3(signature = (*args: "object", **kwargs: "object"))]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         // They belong to `__init__`.
         let _ = (args, kwargs);

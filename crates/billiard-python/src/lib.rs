@@ -10,6 +10,7 @@ mod errors;
 mod fork;
 mod functions;
 mod handles;
+mod locks;
 mod process;
 mod python;
 mod reports;
@@ -39,6 +40,8 @@ mod _billiard {
     use crate::fork::fork;
     #[pymodule_export]
     use crate::handles::{ApplyResult, MapResult};
+    #[pymodule_export]
+    use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]

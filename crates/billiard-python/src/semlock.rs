@@ -12,12 +12,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::errors::IntoPyErr;
+use crate::locks::PyLock;
 use crate::python;
 use crate::wait::Blocking;
 
 /// As the original numbers them.
-const RECURSIVE_MUTEX: i32 = 0;
-const SEMAPHORE: i32 = 1;
+pub(crate) const RECURSIVE_MUTEX: i32 = 0;
+pub(crate) const SEMAPHORE: i32 = 1;
 
 /// Where a shared object lives, as it is told to another process: descriptor, position, length.
 pub(crate) type Place = (RawFd, usize, usize);
@@ -104,8 +105,18 @@ fn this_thread() -> u64 {
     HERE.with(|here| std::ptr::from_ref(here) as u64)
 }
 
-/// A lock or a semaphore in shared memory: what `billiard.synchronize` makes its classes of.
-#[pyclass(frozen, subclass, module = "billiard._billiard")]
+/// A lock or a semaphore between processes; usually one of the classes that inherit from it.
+///
+/// Args:
+///     kind: 0 for a recursive lock, 1 for a semaphore.
+///     value: How often it can be acquired before somebody releases it.
+///     maxvalue: The value above which it cannot be released.
+///     ctx: Ignored: it goes to children of every start method.
+///
+/// Raises:
+///     OSError: There is no such value, or no memory or descriptor is left.
+///     ValueError: There is no such kind.
+#[pyclass(frozen, subclass, dict, weakref, module = "billiard.synchronize")]
 #[derive(Debug, Default)]
 pub(crate) struct SemLock {
     inner: OnceLock<Inner>,
@@ -140,17 +151,64 @@ impl SemLock {
         Ok(())
     }
 
+    /// Acquires it for the caller, without letting go of the interpreter if nobody else has it.
+    #[inline]
+    pub(crate) fn acquire_for(
+        slf: &Bound<'_, Self>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<bool> {
+        let this = slf.get();
+        let inner = this.inner()?;
+        if inner.try_fast() {
+            this.note(inner);
+            return Ok(true);
+        }
+        Self::acquire_after_all(slf, block, timeout)
+    }
+
     #[cold]
-    fn acquire_slowly(slf: &Bound<'_, Self>, deadline: Option<Deadline>) -> PyResult<bool> {
+    fn acquire_after_all(
+        slf: &Bound<'_, Self>,
+        block: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<bool> {
         let inner = slf.get().inner()?;
-        let acquired = match deadline {
-            None => inner.try_acquire(),
-            Some(deadline) => slf.py().wait_open(|| inner.acquire(deadline))?,
+        let at_once = timeout.is_some_and(|seconds| seconds <= 0.0);
+        let acquired = if at_once || !block.map_or(Ok(true), |block| block.is_truthy())? {
+            inner.try_acquire()
+        } else {
+            let deadline = Deadline::from_seconds(timeout);
+            slf.py().wait_open(|| inner.acquire(deadline))?
         };
         if let Some(acquired) = acquired {
             Self::took(slf, acquired)?;
         }
         Ok(acquired.is_some())
+    }
+
+    /// As `with` does.
+    pub(crate) fn enter(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Self::acquire_for(slf, None, None)
+    }
+
+    /// Releases it.
+    #[inline]
+    pub(crate) fn give(&self) -> PyResult<()> {
+        self.inner()?.release().map_err(IntoPyErr::into_py_err)
+    }
+
+    /// Makes it what it is.
+    pub(crate) fn make(&self, kind: i32, value: i64, maxvalue: i64, owned: bool) -> PyResult<()> {
+        let number = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+        let made = match kind {
+            RECURSIVE_MUTEX if value == 1 && maxvalue == 1 => RLock::new().map(Inner::RLock),
+            RECURSIVE_MUTEX => Err(SyncError::Value { value: number(value), most: 1 }),
+            SEMAPHORE if owned => Lock::new().map(Inner::Lock),
+            SEMAPHORE => Semaphore::new(number(value), number(maxvalue)).map(Inner::Semaphore),
+            _ => return Err(PyValueError::new_err("unrecognized kind")),
+        };
+        self.fill(made.map_err(IntoPyErr::into_py_err)?)
     }
 
     /// Whether the calling thread has it.
@@ -205,57 +263,57 @@ impl SemLock {
 #[pymethods]
 impl SemLock {
     #[new]
-    #[pyo3(signature = (*args, **kwargs))]
+    #[pyo3(signature = (*args: "object", **kwargs: "object"), text_signature = "(kind, value, maxvalue, ctx=None)")]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         // They belong to `__init__`.
         let _ = (args, kwargs);
         Self::default()
     }
 
-    /// Make it what it is.
-    ///
-    /// Args:
-    ///     kind: 0 for a recursive lock, 1 for a semaphore.
-    ///     value: How often it can be acquired before somebody releases it.
-    ///     maxvalue: How often it could be if nobody had it.
-    ///     owned: Whether a semaphore of one belongs to whoever has acquired it, so that it goes on to others when its
-    ///         process dies.
-    ///
-    /// Raises:
-    ///     OSError: No memory or descriptor is left, or there is no such value.
-    ///     ValueError: There is no such kind.
-    #[pyo3(signature = (kind, value, maxvalue, owned = false))]
-    fn _make(&self, kind: i32, value: i64, maxvalue: i64, owned: bool) -> PyResult<()> {
-        let number = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
-        let made = match kind {
-            RECURSIVE_MUTEX if value == 1 && maxvalue == 1 => RLock::new().map(Inner::RLock),
-            RECURSIVE_MUTEX => Err(SyncError::Value { value: number(value), most: 1 }),
-            SEMAPHORE if owned => Lock::new().map(Inner::Lock),
-            SEMAPHORE => Semaphore::new(number(value), number(maxvalue)).map(Inner::Semaphore),
-            _ => return Err(PyValueError::new_err("unrecognized kind")),
-        };
-        self.fill(made.map_err(IntoPyErr::into_py_err)?)
+    #[pyo3(signature = (kind, value, maxvalue, ctx = None))]
+    fn __init__(&self, kind: i32, value: i64, maxvalue: i64, ctx: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let _ = ctx;
+        self.make(kind, value, maxvalue, false)
     }
 
     /// Make it the one that another process has sent.
     ///
     /// Args:
     ///     place: Where it lives.
-    ///     kind: What it is, as for `_make`.
-    ///     owned: As for `_make`.
+    ///     kind: What it is.
     ///
     /// Raises:
     ///     RuntimeError: There is no such thing there.
     ///     OSError: No descriptor is left.
-    fn _receive(&self, place: Place, kind: i32, owned: bool) -> PyResult<()> {
+    fn _receive(slf: &Bound<'_, Self>, place: Place, kind: i32) -> PyResult<()> {
         let cell = received(place)?;
         let found = match kind {
             RECURSIVE_MUTEX => RLock::from_cell(cell).map(Inner::RLock),
-            SEMAPHORE if owned => Lock::from_cell(cell).map(Inner::Lock),
+            SEMAPHORE if slf.is_instance_of::<PyLock>() => Lock::from_cell(cell).map(Inner::Lock),
             SEMAPHORE => Semaphore::from_cell(cell).map(Inner::Semaphore),
             _ => return Err(PyValueError::new_err("unrecognized kind")),
         };
-        self.fill(found.map_err(IntoPyErr::into_py_err)?)
+        slf.get().fill(found.map_err(IntoPyErr::into_py_err)?)
+    }
+
+    /// The native object: this one.
+    #[getter(_semlock)]
+    fn native<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    /// A name such as semaphores of the original have.
+    #[staticmethod]
+    fn _make_name(py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(python::synchronize(py, "_make_name")?.call0()?.unbind())
+    }
+
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        python::synchronize(slf.py(), "_state_of")?.call1((slf,))
+    }
+
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> PyResult<()> {
+        python::synchronize(slf.py(), "_set_state")?.call1((slf, state)).map(drop)
     }
 
     /// Where it lives.
@@ -269,7 +327,7 @@ impl SemLock {
         place(self.inner()?.cell())
     }
 
-    /// Acquire the lock, or one of the semaphore.
+    /// Acquire it.
     ///
     /// Args:
     ///     block: False to return at once.
@@ -283,42 +341,26 @@ impl SemLock {
         block: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<bool> {
-        let this = slf.get();
-        let inner = this.inner()?;
-        if inner.try_fast() {
-            this.note(inner);
-            return Ok(true);
-        }
-        let block = block.map_or(Ok(true), |block| block.is_truthy())?;
-        let waits = block && timeout.is_none_or(|seconds| !(seconds <= 0.0));
-        Self::acquire_slowly(slf, waits.then(|| Deadline::from_seconds(timeout)))
-    }
-
-    /// Release the lock, or one of the semaphore.
-    ///
-    /// Raises:
-    ///     AssertionError: It is a recursive lock that another thread holds, or nobody.
-    ///     ValueError: It is not acquired, as far as it knows.
-    pub(crate) fn release(&self) -> PyResult<()> {
-        self.inner()?.release().map_err(IntoPyErr::into_py_err)
-    }
-
-    /// Acquire it.
-    pub(crate) fn __enter__(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let this = slf.get();
-        let inner = this.inner()?;
-        if inner.try_fast() {
-            this.note(inner);
-            return Ok(true);
-        }
-        Self::acquire_slowly(slf, Some(Deadline::Never))
+        Self::acquire_for(slf, block, timeout)
     }
 
     /// Release it.
-    #[pyo3(signature = (*args))]
+    ///
+    /// Raises:
+    ///     AssertionError: It is a recursive lock that the calling thread does not have.
+    ///     ValueError: It is at its maximum.
+    fn release(&self) -> PyResult<()> {
+        self.give()
+    }
+
+    fn __enter__(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Self::enter(slf)
+    }
+
+    #[pyo3(signature = (*args: "object"))]
     fn __exit__(&self, args: &Bound<'_, PyTuple>) -> PyResult<()> {
         let _ = args;
-        self.release()
+        self.give()
     }
 
     /// A number that tells it apart from others of the same segment of memory.
@@ -393,7 +435,7 @@ impl SemLock {
     }
 
     /// How often it could be acquired now.
-    fn _get_value(&self) -> PyResult<u32> {
+    pub(crate) fn _get_value(&self) -> PyResult<u32> {
         Ok(match self.inner()? {
             Inner::Semaphore(semaphore) => semaphore.value(),
             other => u32::from(other.lock().is_some_and(|lock| lock.holder().is_none())),
