@@ -94,13 +94,13 @@ impl Condition {
         let times = match lock.get().release_all() {
             Ok(times) => times,
             Err(error) => {
-                line.leave(ticket, false);
+                line.leave(&ticket, false);
                 return Err(error);
             }
         };
         let slept = py.wait_open(|| line.sleep(&ticket, deadline));
         let raised = SemLock::acquire_again(lock.bind(py), times)?;
-        let served = line.leave(ticket, matches!(slept, Ok(Some(()))));
+        let served = line.leave(&ticket, matches!(slept, Ok(Some(()))));
         match (slept, raised) {
             (Ok(_), None) => Ok(served),
             (Err(error), _) | (Ok(_), Some(error)) => {
@@ -141,7 +141,7 @@ impl Condition {
     }
 
     /// How many wait, as far as it is known that they live.
-    fn _sleepers(&self) -> PyResult<u64> {
+    fn _sleepers(&self) -> PyResult<u32> {
         Ok(self.inner()?.0.sleepers())
     }
 

@@ -236,7 +236,7 @@ impl Barrier {
     }
 
     fn break_if_one_is_dead(&self) {
-        if self.ledger().strike_the_dead() {
+        if self.ledger().strike_the_dead() > 0 {
             self.abort();
         }
     }

@@ -11,7 +11,7 @@ use crate::arena::Cell;
 use crate::failpoint;
 use crate::sys::{Deadline, Life, now};
 
-/// How many grants are there to be taken, and above them the first ticket that may take none.
+/// How many grants are there to be taken, how many wait, and the first ticket that may take none.
 const WORD: usize = 0;
 /// The next ticket.
 const NEXT: usize = 8;
@@ -40,12 +40,39 @@ pub struct Ticket {
     who: Life,
 }
 
-const fn unpack(word: u64) -> (u32, u32) {
-    ((word >> 32) as u32, word as u32)
+/// The word, in parts. Whoever waits and dies may stay counted until that is noticed; nobody who lives is ever missed.
+#[derive(Clone, Copy)]
+struct State {
+    /// 24 bits of the first ticket that was drawn too late for the grants that are there.
+    limit: u32,
+    /// 20 bits: more threads than that do not wait.
+    waiting: u32,
+    /// As many bits.
+    grants: u32,
 }
 
-const fn pack(limit: u32, grants: u32) -> u64 {
-    (limit as u64) << 32 | grants as u64
+const COUNT_BITS: u32 = 20;
+const COUNT: u32 = (1 << COUNT_BITS) - 1;
+const TICKET: u32 = (1 << 24) - 1;
+
+impl State {
+    const fn of(word: u64) -> Self {
+        Self {
+            limit: (word >> (2 * COUNT_BITS)) as u32,
+            waiting: (word >> COUNT_BITS) as u32 & COUNT,
+            grants: word as u32 & COUNT,
+        }
+    }
+
+    const fn word(self) -> u64 {
+        (self.limit as u64) << (2 * COUNT_BITS) | (self.waiting as u64) << COUNT_BITS | self.grants as u64
+    }
+
+    /// Whether there is a grant that this ticket may take.
+    const fn serves(self, ticket: u32) -> bool {
+        let ahead = self.limit.wrapping_sub(ticket) & TICKET;
+        self.grants > 0 && ahead != 0 && ahead <= TICKET / 2
+    }
 }
 
 impl Condition {
@@ -84,32 +111,54 @@ impl Condition {
         Ledger::new(&self.cell, LEDGER, ROWS)
     }
 
+    fn state(&self) -> State {
+        State::of(self.word().load(Acquire))
+    }
+
+    /// Changes the state; `None` leaves it. Answers the state before.
+    fn change(&self, next: impl Fn(State) -> Option<State>) -> Option<State> {
+        let mut seen = self.word().load(Acquire);
+        loop {
+            let wanted = next(State::of(seen))?.word();
+            match self.word().compare_exchange(seen, wanted, AcqRel, Acquire) {
+                Ok(_) => return Some(State::of(seen)),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
     /// Lines up. The caller holds the lock, releases it next, and then calls [`Condition::sleep`].
     #[must_use]
     pub fn enter(&self) -> Ticket {
         let who = Life::own();
-        self.ledger().add(who);
+        // Counted first and noted after: who dies in between is counted for ever, which costs a needless wake-up at most.
+        self.change(|state| Some(State { waiting: (state.waiting + 1).min(COUNT), ..state }));
         failpoint::pass("condition.entered");
-        Ticket { number: self.cell.word32(NEXT).fetch_add(1, AcqRel), who }
+        self.ledger().add(who);
+        Ticket { number: self.cell.word32(NEXT).fetch_add(1, AcqRel) & TICKET, who }
     }
 
-    /// Takes a grant, if there is one for this ticket. `Err`: how many there are, for others.
-    fn take(&self, ticket: &Ticket) -> Result<(), u32> {
-        let mut seen = self.word().load(Acquire);
-        loop {
-            let (limit, grants) = unpack(seen);
-            let may = limit.wrapping_sub(ticket.number).cast_signed() > 0;
-            if grants == 0 || !may {
-                return Err(grants);
-            }
-            match self.word().compare_exchange(seen, pack(limit, grants - 1), AcqRel, Acquire) {
-                Ok(_) => {
-                    failpoint::pass("condition.taken");
-                    return Ok(());
-                }
-                Err(now) => seen = now,
-            }
+    /// Takes a grant, if there is one for this ticket, and with it leaves the line.
+    fn take(&self, ticket: &Ticket) -> bool {
+        if !self.state().serves(ticket.number) {
+            return false;
         }
+        // The other way round than in `enter`, for the same reason.
+        self.ledger().subtract(ticket.who, false);
+        failpoint::pass("condition.taking");
+        let taken = self.change(|state| {
+            let next = State {
+                waiting: state.waiting.saturating_sub(1),
+                grants: state.grants.wrapping_sub(1),
+                ..state
+            };
+            state.serves(ticket.number).then_some(next)
+        });
+        failpoint::pass("condition.taken");
+        if taken.is_none() {
+            self.ledger().add(ticket.who);
+        }
+        taken.is_some()
     }
 
     /// Sleeps until a grant was taken. The caller does not hold the lock. However it ends, the caller acquires the lock
@@ -123,12 +172,16 @@ impl Condition {
     pub fn sleep(&self, ticket: &Ticket, deadline: Deadline) -> Result<Outcome, SyncError> {
         let mut waiter = Waiter::new();
         loop {
-            let Err(grants) = self.take(ticket) else { return Ok(Outcome::Done(())) };
+            // Before the look: what comes after it changes the word.
+            let seen = self.word().load(Acquire);
+            if self.take(ticket) {
+                return Ok(Outcome::Done(()));
+            }
             // Relaxed: a look; taking is another step.
-            if waiter.spin(|| self.word().load(Relaxed) as u32 != grants) {
+            if waiter.spin(|| State::of(self.word().load(Relaxed)).serves(ticket.number)) {
                 continue;
             }
-            match waiter.sleep(self.futex(), grants, deadline).map_err(cannot_wait)? {
+            match waiter.sleep(self.futex(), seen as u32, deadline).map_err(cannot_wait)? {
                 Rest::Woken => failpoint::pass("condition.woken"),
                 Rest::Look => {}
                 Rest::TimedOut => return Ok(Outcome::TimedOut),
@@ -141,38 +194,43 @@ impl Condition {
     ///
     /// Args: `served`, whether [`Condition::sleep`] was done. Answers whether a grant was taken: one may have been given
     /// between the end of the sleep and the lock.
-    pub fn leave(&self, ticket: Ticket, served: bool) -> bool {
-        let served = served || self.take(&ticket).is_ok();
+    pub fn leave(&self, ticket: &Ticket, served: bool) -> bool {
+        if served || self.take(ticket) {
+            return true;
+        }
         self.ledger().subtract(ticket.who, false);
-        served
+        self.change(|state| Some(State { waiting: state.waiting.saturating_sub(1), ..state }));
+        false
     }
 
     /// Gives one grant to each of up to `most` who wait. The caller holds the lock.
     pub fn notify(&self, most: u32) {
-        let waiting = u32::try_from(self.waiting()).unwrap_or(u32::MAX);
-        if waiting == 0 {
+        let state = self.state();
+        if state.waiting == 0 || most == 0 {
             return;
         }
-        let mut seen = self.word().load(Acquire);
         // Grants that nobody takes may be those of the dead, of whom it is not known yet.
-        let mut waiting = waiting;
-        if unpack(seen).1 > 0 && self.may_look() && self.ledger().strike_the_dead() {
-            waiting = u32::try_from(self.waiting()).unwrap_or(u32::MAX);
+        if state.grants > 0 && self.may_look() {
+            self.strike_the_dead();
         }
         // Relaxed: tickets are drawn under the lock, which the caller holds.
-        let limit = self.cell.word32(NEXT).load(Relaxed);
-        let given = loop {
-            let grants = unpack(seen).1.min(waiting);
-            let given = most.min(waiting - grants);
-            match self.word().compare_exchange(seen, pack(limit, grants + given), AcqRel, Acquire) {
-                Ok(_) => break given,
-                Err(now) => seen = now,
-            }
-        };
+        let limit = self.cell.word32(NEXT).load(Relaxed) & TICKET;
+        let given = |state: State| most.min(state.waiting.saturating_sub(state.grants));
+        let before = self.change(|state| Some(State { limit, grants: state.grants + given(state), ..state }));
         failpoint::pass("condition.granted");
-        if given > 0 {
+        if let Some(given @ 1..) = before.map(given) {
             // One more than needed: should one of them be killed as it wakes up, another takes its place.
-            wake(self.futex(), given.saturating_add(1).min(i32::MAX as u32));
+            wake(self.futex(), given + 1);
+        }
+    }
+
+    fn strike_the_dead(&self) {
+        let struck = u32::try_from(self.ledger().strike_the_dead()).unwrap_or(COUNT);
+        if struck > 0 {
+            self.change(|state| {
+                let waiting = state.waiting.saturating_sub(struck);
+                Some(State { waiting, grants: state.grants.min(waiting), ..state })
+            });
         }
     }
 
@@ -186,20 +244,17 @@ impl Condition {
         due
     }
 
-    fn waiting(&self) -> u64 {
-        self.ledger().total()
-    }
-
-    /// How many wait, of whom it is known that they live.
+    /// How many wait, of whom it is not known that they are dead.
     #[must_use]
-    pub fn sleepers(&self) -> u64 {
-        self.ledger().strike_the_dead();
-        self.waiting()
+    pub fn sleepers(&self) -> u32 {
+        self.strike_the_dead();
+        self.state().waiting
     }
 
     /// How many grants are there that nobody has taken yet.
     #[must_use]
     pub fn grants(&self) -> u32 {
-        unpack(self.word().load(Acquire)).1
+        self.strike_the_dead();
+        self.state().grants
     }
 }

@@ -89,25 +89,22 @@ impl<'cell> Ledger<'cell> {
         self.row_of(me).map_or(0, |row| self.count(row).load(Acquire))
     }
 
-    /// What is noted of all processes.
-    pub(super) fn total(&self) -> u64 {
-        (0..self.rows).map(|row| self.count(row).load(Acquire)).sum()
-    }
-
     /// What is noted of processes that are dead.
     pub(super) fn of_the_dead(&self) -> u64 {
         self.dead_rows().map(|row| self.count(row).load(Acquire)).sum()
     }
 
-    /// Strikes out what is noted of processes that are dead. Answers whether there was anything.
-    pub(super) fn strike_the_dead(&self) -> bool {
-        let mut any = false;
+    /// Strikes out what is noted of processes that are dead, and answers how much that was.
+    pub(super) fn strike_the_dead(&self) -> u64 {
+        let mut struck = 0;
         for row in self.dead_rows() {
             let count = self.count(row).load(Acquire);
             // Refused when somebody else strikes it out. The row stays the dead one's until somebody claims it.
-            any |= count > 0 && self.count(row).compare_exchange(count, 0, AcqRel, Relaxed).is_ok();
+            if self.count(row).compare_exchange(count, 0, AcqRel, Relaxed).is_ok() {
+                struck += count;
+            }
         }
-        any
+        struck
     }
 
     fn dead_rows(&self) -> impl Iterator<Item = usize> {
