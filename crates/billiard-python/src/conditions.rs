@@ -98,7 +98,7 @@ impl Condition {
                 return Err(error);
             }
         };
-        let slept = py.wait_open(|| line.sleep(&ticket, deadline));
+        let slept = py.wait_open(|| line.sleep(&ticket, deadline, lock.get().lock()));
         let raised = SemLock::acquire_again(lock.bind(py), times)?;
         let served = line.leave(&ticket, matches!(slept, Ok(Some(()))));
         match (slept, raised) {
@@ -106,7 +106,7 @@ impl Condition {
             (Err(error), _) | (Ok(_), Some(error)) => {
                 // Whoever raises does not do what was asked of one of those who wait.
                 if served {
-                    line.notify(1);
+                    line.notify(1, lock.get().lock());
                 }
                 Err(error)
             }
@@ -127,7 +127,7 @@ impl Condition {
             return Err(PyAssertionError::new_err("lock is not owned"));
         }
         if let Ok(most) = u32::try_from(n.min(i64::from(u32::MAX))) {
-            line.notify(most);
+            line.notify(most, lock.get().lock());
         }
         Ok(())
     }

@@ -211,6 +211,11 @@ impl SemLock {
         self.fill(made.map_err(IntoPyErr::into_py_err)?)
     }
 
+    /// The lock, if it is one.
+    pub(crate) fn lock(&self) -> Option<&Lock> {
+        self.inner.get()?.lock()
+    }
+
     /// Whether the calling thread has it.
     pub(crate) fn is_mine(&self) -> PyResult<bool> {
         Ok(match self.inner()? {
@@ -242,10 +247,11 @@ impl SemLock {
         let rounds = if matches!(inner, Inner::Semaphore(_)) { times } else { 1 };
         for _ in 0..rounds {
             let acquired = loop {
-                if inner.try_fast() {
-                    break Acquired::Regularly;
-                }
-                match py.detach(|| inner.acquire(Deadline::Never)).map_err(IntoPyErr::into_py_err)? {
+                let again = || match inner.lock() {
+                    Some(lock) => lock.acquire_returning(Deadline::Never),
+                    None => inner.acquire(Deadline::Never),
+                };
+                match py.detach(again).map_err(IntoPyErr::into_py_err)? {
                     Outcome::Done(acquired) => break acquired,
                     Outcome::TimedOut => {}
                     Outcome::Interrupted => raised = raised.or(py.check_signals().err()),

@@ -1,6 +1,6 @@
 //! Barriers.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::ledger::Ledger;
@@ -218,10 +218,6 @@ impl Barrier {
             let seen = self.word().load(Acquire);
             if !same(seen) {
                 break Outcome::Done(seen);
-            }
-            // Relaxed: a look.
-            if waiter.spin(|| !same(self.word().load(Relaxed))) {
-                continue;
             }
             let rest = waiter.sleep_watching(watch, self.futex(), seen as u32, deadline);
             match rest.map_err(cannot_wait)? {

@@ -1,15 +1,15 @@
 //! Conditions. Whoever waits or notifies holds a lock, which is the caller's business; nothing here is left to those who
 //! sleep, so nobody who dies asleep is missed.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::ledger::Ledger;
 use super::waiter::{Rest, Waiter};
-use super::{Outcome, SyncError, cannot_wait, check_size, wake};
+use super::{Lock, Outcome, SyncError, cannot_wait, check_size, wake};
 use crate::arena::Cell;
 use crate::failpoint;
-use crate::sys::{Deadline, Life, now};
+use crate::sys::{Deadline, Life, futex, now};
 
 /// How many grants are there to be taken, how many wait, and the first ticket that may take none.
 const WORD: usize = 0;
@@ -17,6 +17,8 @@ const WORD: usize = 0;
 const NEXT: usize = 8;
 /// When it was last looked whether some who wait are dead.
 const LOOKED: usize = 16;
+/// Whether some may sleep for longer than the death of a holder may stay unnoticed.
+const DEEP: usize = 24;
 const LEDGER: usize = 64;
 const ROWS: usize = 12;
 const SIZE: usize = LEDGER + Ledger::size(ROWS);
@@ -162,14 +164,19 @@ impl Condition {
     }
 
     /// Sleeps until a grant was taken. The caller does not hold the lock. However it ends, the caller acquires the lock
-    /// next, and then calls [`Condition::leave`].
+    /// next, and then calls [`Condition::leave`]. `lock` is what those who notify hold, if it is a [`Lock`].
     ///
     /// # Errors
     /// The system refuses to let the caller wait.
     ///
     /// # Blocking
     /// Until a notification, the deadline, or a signal handler has run.
-    pub fn sleep(&self, ticket: &Ticket, deadline: Deadline) -> Result<Outcome, SyncError> {
+    pub fn sleep(
+        &self,
+        ticket: &Ticket,
+        deadline: Deadline,
+        lock: Option<&Lock>,
+    ) -> Result<Outcome, SyncError> {
         let mut waiter = Waiter::new();
         loop {
             // Before the look: what comes after it changes the word.
@@ -177,12 +184,21 @@ impl Condition {
             if self.take(ticket) {
                 return Ok(Outcome::Done(()));
             }
-            // Relaxed: a look; taking is another step.
-            if waiter.spin(|| State::of(self.word().load(Relaxed)).serves(ticket.number)) {
-                continue;
+            if waiter.is_deep() {
+                // SYNC(condition.deep): said before the word is looked at by the kernel, so that a notification which comes
+                // later knows it.
+                self.cell.word32(DEEP).store(1, SeqCst);
             }
             match waiter.sleep(self.futex(), seen as u32, deadline).map_err(cannot_wait)? {
-                Rest::Woken => failpoint::pass("condition.woken"),
+                Rest::Woken => {
+                    failpoint::pass("condition.woken");
+                    if let Some(lock) = lock
+                        && !self.state().serves(ticket.number)
+                    {
+                        // Moved to the lock, woken by its release, and the grant is another's: so is the lock.
+                        lock.pass_wake_up_on();
+                    }
+                }
                 Rest::Look => {}
                 Rest::TimedOut => return Ok(Outcome::TimedOut),
                 Rest::Interrupted => return Ok(Outcome::Interrupted),
@@ -203,8 +219,12 @@ impl Condition {
         false
     }
 
-    /// Gives one grant to each of up to `most` who wait. The caller holds the lock.
-    pub fn notify(&self, most: u32) {
+    /// Gives one grant to each of up to `most` who wait. The caller holds `lock`, or another kind of lock.
+    ///
+    /// Whoever is woken needs the lock first of all, which the caller still has. So sleepers are not woken but moved to the
+    /// lock, and its release wakes one after the other; unless some may be asleep for so long that they would not notice
+    /// in time that the caller was killed before it has released the lock.
+    pub fn notify(&self, most: u32, lock: Option<&Lock>) {
         let state = self.state();
         if state.waiting == 0 || most == 0 {
             return;
@@ -218,10 +238,22 @@ impl Condition {
         let given = |state: State| most.min(state.waiting.saturating_sub(state.grants));
         let before = self.change(|state| Some(State { limit, grants: state.grants + given(state), ..state }));
         failpoint::pass("condition.granted");
-        if let Some(given @ 1..) = before.map(given) {
-            // One more than needed: should one of them be killed as it wakes up, another takes its place.
-            wake(self.futex(), given + 1);
+        let Some(before) = before else { return };
+        let given @ 1.. = given(before) else { return };
+        // SYNC(condition.deep): pairs with the store in `sleep`. Said until there is nobody left of whom it may be true.
+        let deep = self.cell.word32(DEEP).load(SeqCst) != 0;
+        if deep && before.grants + given == before.waiting {
+            self.cell.word32(DEEP).store(0, SeqCst);
         }
+        if let Some(lock) = lock.filter(|lock| !deep && lock.is_held_here()) {
+            let now = self.word().load(Acquire) as u32;
+            // Refused when the word has changed since: some are awake.
+            if futex::requeue(self.futex(), now, lock.waiting_room(), given).is_ok() {
+                return;
+            }
+        }
+        // One more than needed: should one of them be killed as it wakes up, another takes its place.
+        wake(self.futex(), given + 1);
     }
 
     fn strike_the_dead(&self) {

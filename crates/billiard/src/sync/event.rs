@@ -111,10 +111,6 @@ impl Event {
             if seen & SET != 0 || (seen ^ first) & !(SET | WAITERS) != 0 {
                 return Ok(Outcome::Done(()));
             }
-            // Relaxed: a look.
-            if waiter.spin(|| self.word().load(Relaxed) & SET != 0) {
-                continue;
-            }
             let wanted = seen | WAITERS;
             if seen != wanted && self.word().compare_exchange(seen, wanted, AcqRel, Relaxed).is_err() {
                 continue;

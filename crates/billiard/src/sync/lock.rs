@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::waiter::{Rest, Waiter};
-use super::word::{self, Given, RESERVED};
+use super::word::{self, Given};
 use super::{Outcome, SyncError, cannot_wait, check_size, wake};
 use crate::arena::Cell;
 use crate::failpoint;
@@ -150,8 +150,19 @@ impl Lock {
     /// # Blocking
     /// Until the holder releases it or is found dead, within 100 ms; until the deadline; or until a signal handler has run.
     pub fn acquire(&self, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+        self.acquire_as(Waiter::new(), deadline)
+    }
+
+    /// Like [`Lock::acquire`], for one who has slept at a condition and may have been moved to this lock, with others.
+    ///
+    /// # Errors
+    /// The system refuses to let the caller wait.
+    pub fn acquire_returning(&self, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+        self.acquire_as(Waiter::returning(), deadline)
+    }
+
+    fn acquire_as(&self, mut waiter: Waiter, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
         let me = Life::own();
-        let mut waiter = Waiter::new();
         let outcome = self.wait(me, &mut waiter, deadline);
         waiter.leave(self.cell.word64(WATCH), self.futex());
         if let Ok(Outcome::Done(Acquired::Regularly)) = outcome {
@@ -171,11 +182,6 @@ impl Lock {
                 failpoint::pass("lock.taken");
                 return Ok(Outcome::Done(Acquired::Regularly));
             };
-            // Relaxed: a look; taking it is another step.
-            let free = || self.word().load(Relaxed) & (Life::BITS | RESERVED) == 0;
-            if Life::from_word(seen) != Some(me) && waiter.spin(free) {
-                continue;
-            }
             let Ok(wanted) = word::announce(self.word(), seen, waiter.is_hungry()) else { continue };
             let watch = self.cell.word64(WATCH);
             let rest = waiter.sleep_watching(watch, self.futex(), wanted as u32, deadline);
@@ -217,6 +223,17 @@ impl Lock {
         if wake(self.futex(), 1) == 0 && given == Given::ToSleeper {
             word::unreserve(self.word());
         }
+    }
+
+    /// The word to move sleepers of a condition to. The caller holds the lock.
+    pub(super) fn waiting_room(&self) -> &AtomicU32 {
+        word::flag(self.word());
+        self.futex()
+    }
+
+    /// Wakes another sleeper, instead of the caller that was woken for nothing.
+    pub(super) fn pass_wake_up_on(&self) {
+        wake(self.futex(), 1);
     }
 
     /// Who holds the lock.

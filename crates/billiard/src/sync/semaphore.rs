@@ -124,10 +124,6 @@ impl Semaphore {
         let mut waiter = Waiter::new();
         loop {
             let Err(seen) = self.take(waiter.has_slept()) else { return Ok(Outcome::Done(())) };
-            // Relaxed: a look; taking is another step.
-            if waiter.spin(|| self.word().load(Relaxed) & !WAITERS != 0) {
-                continue;
-            }
             let wanted = seen | WAITERS;
             // Relaxed: nothing is told but the flag itself.
             let told = self.word().compare_exchange(seen, wanted, Relaxed, Relaxed);

@@ -1,13 +1,13 @@
-//! How somebody waits: spinning for a moment, then asleep on a word, waking up by himself only when something may have gone
+//! How somebody waits: asleep on a word, waking up by himself only when something may have gone
 //! wrong that nobody tells. `README.md` (*Who watches*) has the reasons.
 
 use std::io;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use super::wake;
-use crate::sys::{Deadline, Moment, cpu, futex, now, poll::Woken};
+use crate::sys::{Deadline, Moment, futex, now, poll::Woken};
 
 /// How often whoever watches looks after the holder: its death is noticed within this time.
 const LOOK: Duration = Duration::from_millis(40);
@@ -21,8 +21,6 @@ const RELYING: Duration = Duration::from_secs(2);
 const UNWATCHED: Duration = Duration::from_secs(10);
 /// Since when somebody who is overtaken again and again is hungry.
 const HUNGER: Duration = Duration::from_millis(2);
-/// How often a word is looked at before its waiter falls asleep: a microsecond or two.
-const SPINS: u32 = 60;
 /// The bit of the watch word that says that somebody relies on the watch.
 const RELIED: u64 = 1;
 
@@ -64,15 +62,14 @@ impl Waiter {
         self.slept && self.began.is_some_and(|began| now().since(began) > HUNGER)
     }
 
-    /// Looks for a moment whether it is `there` already. False: sleep.
-    pub(super) fn spin(&self, mut there: impl FnMut() -> bool) -> bool {
-        if self.began.is_some() || !has_neighbours() {
-            return false;
-        }
-        (0..SPINS).any(|_| {
-            std::hint::spin_loop();
-            there()
-        })
+    /// One who has been asleep elsewhere, and with others.
+    pub(super) const fn returning() -> Self {
+        Self { slept: true, ..Self::new() }
+    }
+
+    /// Whether its next sleep may take long.
+    pub(super) fn is_deep(&self) -> bool {
+        self.slice > FIRST
     }
 
     /// Sleeps while `word` is `expected`, where nobody's death can leave us asleep for ever.
@@ -154,20 +151,6 @@ impl Waiter {
                 }
             }
         }
-    }
-}
-
-/// Whether another processor can bring what is waited for while this one looks.
-fn has_neighbours() -> bool {
-    static KNOWN: AtomicU8 = AtomicU8::new(0);
-    // Relaxed: one value, found again at worst.
-    match KNOWN.load(Relaxed) {
-        0 => {
-            let many = cpu::usable(None) > 1;
-            KNOWN.store(1 + u8::from(many), Relaxed);
-            many
-        }
-        known => known > 1,
     }
 }
 

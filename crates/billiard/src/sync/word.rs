@@ -48,6 +48,18 @@ pub(super) fn announce(word: &impl Word<u64>, seen: u64, hungry: bool) -> Result
     word.compare_exchange(seen, wanted, Relaxed, Relaxed).map(|_| wanted).map_err(|_| ())
 }
 
+/// Says that somebody may be asleep, for a lock that the caller holds.
+pub(super) fn flag(word: &impl Word<u64>) {
+    let mut seen = word.load(Relaxed);
+    // Relaxed: nothing is told but the flag itself.
+    while seen & WAITERS == 0 {
+        match word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed) {
+            Ok(_) => return,
+            Err(now) => seen = now,
+        }
+    }
+}
+
 /// What whoever has released the lock has to do yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Given {
