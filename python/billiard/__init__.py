@@ -31,10 +31,17 @@ __docformat__ = "restructuredtext"
 
 __all__ = [
     "AuthenticationError",
+    "Barrier",
+    "BoundedSemaphore",
     "BufferTooShort",
+    "Condition",
+    "Event",
+    "Lock",
     "Pool",
     "Process",
     "ProcessError",
+    "RLock",
+    "Semaphore",
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
     "TimeoutError",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import syncwork
 
 import billiard
 from billiard import forkserver
@@ -58,8 +59,6 @@ def done(start: Callable[..., BaseProcess]) -> Callable[..., int]:
     """Run something in a child; answers the exit code, which is what it returns."""
 
     def done(target: Callable[..., object], *args: object) -> int:
-        import syncwork
-
         child = start(syncwork.leave_with, target, *args)
         child.join()
         code = child.exitcode

@@ -12,7 +12,7 @@ import syncwork
 import billiard
 from billiard import util
 
-#: How long the death of a holder may stay unnoticed: what is promised is 100 ms, the rest is for a busy machine.
+#: How long the death of a holder may stay unnoticed: 100 ms are promised, the rest is for a busy machine.
 SOON = 5.0
 
 
@@ -22,7 +22,7 @@ def lock(request, ctx):
 
 
 @pytest.fixture
-def warnings(monkeypatch):
+def warnings():
     """What the package's logger says."""
     said = []
     handler = logging.Handler()

@@ -66,11 +66,11 @@ def test_a_wait_takes_as_long_as_it_says(lock):
 
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), float("nan"), 1e300])
-def test_a_wait_without_end_ends_with_the_release(lock, timeout):
+@pytest.mark.parametrize("kind", ["Lock", "Semaphore", "BoundedSemaphore"])
+def test_a_wait_without_end_ends_with_the_release(ctx, kind, timeout):
+    lock = getattr(ctx, kind)()
     lock.acquire()
-    thread = threading.Timer(0.05, syncwork.gives, [lock]) if not isinstance(lock, synchronize.RLock) else None
-    if thread is None:
-        pytest.skip("another thread cannot release it")
+    thread = threading.Timer(0.05, lock.release)
     thread.start()
     assert lock.acquire(True, timeout)
     thread.join()
@@ -168,7 +168,9 @@ def test_what_cannot_be_is_refused():
         synchronize.SemLock(synchronize.SEMAPHORE, 3, 2)
     with pytest.raises(TypeError):
         billiard.Lock().acquire(blocking=False)
-    semaphore = synchronize.SemLock(synchronize.SEMAPHORE, synchronize.SEM_VALUE_MAX, synchronize.SEM_VALUE_MAX)
+    semaphore = synchronize.SemLock(
+        synchronize.SEMAPHORE, synchronize.SEM_VALUE_MAX, synchronize.SEM_VALUE_MAX
+    )
     with pytest.raises(ValueError, match="too many times"):
         semaphore.release()
     with pytest.raises(FileNotFoundError):
@@ -196,10 +198,7 @@ def test_what_holds_it_is_shown(ctx, start):
         with recursive:
             return repr(recursive)
 
-    thread = threading.Thread(target=int, name="helper")
     assert in_thread(on_thread).startswith(f"<RLock({name}|Thread-")
-    thread.start()
-    thread.join()
 
 
 def test_the_attributes_of_the_original_are_there(ctx):
