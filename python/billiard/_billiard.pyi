@@ -758,7 +758,7 @@ class SemLock:
     def __setstate__(self, /, state: Any) -> None: ...
     def _after_fork(self, /) -> None:
         """
-        Nothing is left to do: a forked child has nothing of what its parent has.
+        Forget how often this process has it. A lock knows that by itself.
         """
     def _count(self, /) -> int:
         """

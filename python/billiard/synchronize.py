@@ -75,15 +75,9 @@ def _make_name() -> str:
     return f"{process.current_process()._config['semprefix']}-{os.urandom(4).hex()}"
 
 
-def _assert_spawning(what: str) -> None:
-    if context.get_spawning_popen() is None:
-        raise RuntimeError(f"{what} objects should only be shared between processes through inheritance")
-
-
 def _state_of(lock: SemLock) -> tuple[Any, ...]:
     """What of a lock is sent to a child that is being started."""
-    # The text names all of them as the original does.
-    _assert_spawning("Lock")
+    context.assert_spawning(lock)
     return _sent(lock._place()), lock.kind, lock.maxvalue, lock.name
 
 
@@ -187,7 +181,7 @@ class Condition(_billiard.Condition):
         return _Count(self._grants)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        _assert_spawning(type(self).__name__)
+        context.assert_spawning(self)
         return self._lock, _sent(self._place())
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -248,7 +242,7 @@ class Event(_billiard.Event):
         self._make()
 
     def __getstate__(self) -> _Place:
-        _assert_spawning(type(self).__name__)
+        context.assert_spawning(self)
         return _sent(self._place())
 
     def __setstate__(self, state: _Place) -> None:
@@ -293,7 +287,7 @@ class Barrier(threading.Barrier):
         self._gate = _billiard.Barrier()
 
     def __getstate__(self) -> tuple[Any, ...]:
-        _assert_spawning(type(self).__name__)
+        context.assert_spawning(self)
         return self._parties, self._action, self._timeout, _sent(self._gate._place())
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:

@@ -215,7 +215,8 @@ def test_the_attributes_of_the_original_are_there(ctx):
 
 
 def test_only_a_child_that_is_started_is_sent_a_lock(lock):
-    text = "Lock objects should only be shared between processes through inheritance"
+    name = type(lock).__name__
+    text = f"^{name} objects should only be shared between processes through inheritance$"
     with pytest.raises(RuntimeError, match=text):
         pickle.dumps(lock)
 

@@ -2,11 +2,11 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use billiard::arena::Cell;
 use billiard::sync::{Acquired, Lock, Outcome, RLock, Semaphore, SyncError};
-use billiard::sys::Deadline;
+use billiard::sys::{Deadline, Life};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -105,6 +105,40 @@ fn this_thread() -> u64 {
     HERE.with(|here| std::ptr::from_ref(here) as u64)
 }
 
+/// What a process has done with a semaphore, of which nothing else tells whose it is.
+#[derive(Debug, Default)]
+struct Account {
+    /// The process. A forked child has another account.
+    of: AtomicU64,
+    /// How often it was acquired more than released, through this object.
+    count: AtomicI64,
+    /// The thread that has acquired it last.
+    thread: AtomicU64,
+}
+
+// Relaxed throughout: each thread asks for what it has done itself, and the rest is for show.
+impl Account {
+    fn book(&self, more: i64) {
+        let me = Life::own().word();
+        if self.of.swap(me, Ordering::Relaxed) != me {
+            self.count.store(0, Ordering::Relaxed);
+        }
+        self.count.fetch_add(more, Ordering::Relaxed);
+        if more > 0 {
+            self.thread.store(this_thread(), Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self) -> i64 {
+        let own = self.of.load(Ordering::Relaxed) == Life::own().word();
+        if own { self.count.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    fn is_mine(&self) -> bool {
+        self.count() > 0 && self.thread.load(Ordering::Relaxed) == this_thread()
+    }
+}
+
 /// A lock or a semaphore between processes; usually one of the classes that inherit from it.
 ///
 /// Args:
@@ -120,8 +154,7 @@ fn this_thread() -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct SemLock {
     inner: OnceLock<Inner>,
-    /// The thread that has last acquired the semaphore here.
-    last: AtomicU64,
+    account: Account,
 }
 
 impl SemLock {
@@ -137,8 +170,7 @@ impl SemLock {
     #[inline]
     fn note(&self, inner: &Inner) {
         if matches!(inner, Inner::Semaphore(_)) {
-            // Relaxed: each thread asks for its own mark only.
-            self.last.store(this_thread(), Ordering::Relaxed);
+            self.account.book(1);
         }
     }
 
@@ -195,7 +227,12 @@ impl SemLock {
     /// Releases it.
     #[inline]
     pub(crate) fn give(&self) -> PyResult<()> {
-        self.inner()?.release().map_err(IntoPyErr::into_py_err)
+        let inner = self.inner()?;
+        inner.release().map_err(IntoPyErr::into_py_err)?;
+        if matches!(inner, Inner::Semaphore(_)) {
+            self.account.book(-1);
+        }
+        Ok(())
     }
 
     /// Makes it what it is.
@@ -221,9 +258,7 @@ impl SemLock {
         Ok(match self.inner()? {
             Inner::Lock(lock) => lock.is_mine(),
             Inner::RLock(lock) => lock.lock().is_mine(),
-            Inner::Semaphore(semaphore) => {
-                semaphore.held_here() > 0 && self.last.load(Ordering::Relaxed) == this_thread()
-            }
+            Inner::Semaphore(_) => self.account.is_mine(),
         })
     }
 
@@ -232,9 +267,10 @@ impl SemLock {
         let released = match self.inner()? {
             Inner::Lock(lock) => lock.release().map(|()| 1),
             Inner::RLock(lock) => lock.release_all().map(u64::from),
-            Inner::Semaphore(semaphore) => {
-                let held = semaphore.held_here();
-                (0..held).try_for_each(|_| semaphore.release()).map(|()| held)
+            Inner::Semaphore(_) => {
+                let held = self.account.count().max(0).unsigned_abs();
+                (0..held).try_for_each(|_| self.give())?;
+                Ok(held)
             }
         };
         released.map_err(IntoPyErr::into_py_err)
@@ -425,12 +461,12 @@ impl SemLock {
     }
 
     /// How often this process has it.
-    fn _count(&self) -> PyResult<u64> {
+    fn _count(&self) -> PyResult<i64> {
         Ok(match self.inner()? {
-            Inner::Lock(lock) => u64::from(lock.is_held_here()),
-            Inner::RLock(lock) if lock.lock().is_held_here() => u64::from(lock.depth()),
+            Inner::Lock(lock) => i64::from(lock.is_held_here()),
+            Inner::RLock(lock) if lock.lock().is_held_here() => i64::from(lock.depth()),
             Inner::RLock(_) => 0,
-            Inner::Semaphore(semaphore) => semaphore.held_here(),
+            Inner::Semaphore(_) => self.account.count(),
         })
     }
 
@@ -453,7 +489,8 @@ impl SemLock {
         Ok(self._get_value()? == 0)
     }
 
-    /// Nothing is left to do: a forked child has nothing of what its parent has.
-    #[expect(clippy::unused_self, reason = "a method of the original's")]
-    const fn _after_fork(&self) {}
+    /// Forget how often this process has it. A lock knows that by itself.
+    fn _after_fork(&self) {
+        self.account.count.store(0, Ordering::Relaxed);
+    }
 }
