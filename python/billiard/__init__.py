@@ -31,10 +31,17 @@ __docformat__ = "restructuredtext"
 
 __all__ = [
     "AuthenticationError",
+    "Barrier",
+    "BoundedSemaphore",
     "BufferTooShort",
+    "Condition",
+    "Event",
+    "Lock",
     "Pool",
     "Process",
     "ProcessError",
+    "RLock",
+    "Semaphore",
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
     "TimeoutError",
@@ -65,6 +72,13 @@ _default = _context._default_context
 
 Process = _context.Process
 Pool = _default.Pool
+Barrier = _default.Barrier
+BoundedSemaphore = _default.BoundedSemaphore
+Condition = _default.Condition
+Event = _default.Event
+Lock = _default.Lock
+RLock = _default.RLock
+Semaphore = _default.Semaphore
 cpu_count = _default.cpu_count
 usable_cpu_count = _default.usable_cpu_count
 forking_enable = _default.forking_enable

@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Child", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Parent", "Runtime", "Seat", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
+__all__ = ["ApplyResult", "Barrier", "BoundedSemaphore", "Child", "Condition", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
 
 @disjoint_base
 class ApplyResult:
@@ -124,6 +124,90 @@ class ApplyResult:
         """
 
 @final
+class Barrier:
+    """
+    What a barrier has in shared memory.
+    """
+    def __new__(cls, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> Barrier:
+        """
+        A new one, or one that another process has.
+        """
+    def _place(self, /) -> tuple[int, int, int]:
+        """
+        Where it lives, as for locks.
+        """
+    def abort(self, /) -> None:
+        """
+        Have all who wait, and will, find it broken, until it is reset.
+        """
+    @property
+    def broken(self, /) -> bool:
+        """
+        Whether it is broken.
+        """
+    @property
+    def opening(self, /) -> bool:
+        """
+        Whether all are there and the last one is about to let them go on.
+        """
+    def reset(self, /) -> None:
+        """
+        Begin anew; all who wait find that it was broken.
+        """
+    def wait(self, /, parties: SupportsIndex, action: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> int | None:
+        """
+        Wait until all are there.
+
+        Args:
+            parties: How many that is.
+            action: What the last one calls before all go on.
+            timeout: Seconds to wait; None, inf and nan wait for ever.
+
+        Returns:
+            How many were there before; None if the barrier is broken.
+        """
+    @property
+    def waiting(self, /) -> int:
+        """
+        How many wait.
+        """
+
+class BoundedSemaphore(Semaphore):
+    """
+    A semaphore that is never above the value that it was made with.
+
+    Args:
+        value: That value.
+
+    Raises:
+        OSError: The value is negative or above 2147483647, or no memory or descriptor is left.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, value: SupportsIndex = 1, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> BoundedSemaphore: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
+        """
+
+@final
 class Child:
     """
     A child of this process: signals and waiting that cannot hit a stranger with the same number.
@@ -196,6 +280,74 @@ class Child:
 
         Returns:
             What `poll` would: None if it still runs.
+        """
+
+@disjoint_base
+class Condition:
+    """
+    A condition in shared memory, with its lock: what `billiard.synchronize` makes its class of.
+    """
+    def __enter__(self, /) -> bool:
+        """
+        Acquire the lock.
+        """
+    def __exit__(self, /, *args: "object") -> None:
+        """
+        Release the lock.
+        """
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Condition: ...
+    def _grants(self, /) -> int:
+        """
+        How many notifications nobody has taken yet.
+        """
+    def _make(self, /, lock: SemLock, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> None:
+        """
+        Make it what it is.
+
+        Args:
+            lock: What whoever waits or notifies holds.
+            place: Where another process has it; None for a new one.
+
+        Raises:
+            OSError: No memory or descriptor is left.
+        """
+    def _place(self, /) -> tuple[int, int, int]:
+        """
+        Where it lives, as for locks.
+        """
+    def _sleepers(self, /) -> int:
+        """
+        How many wait, as far as it is known that they live.
+        """
+    def notify(self, /, n: SupportsIndex = 1) -> None:
+        """
+        Have some of those who wait go on.
+
+        Args:
+            n: How many at most.
+
+        Raises:
+            AssertionError: The calling thread does not hold the lock.
+        """
+    def notify_all(self, /) -> None:
+        """
+        Have all who wait go on.
+
+        Raises:
+            AssertionError: The calling thread does not hold the lock.
+        """
+    def wait(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Release the lock, wait for a notification, and acquire the lock again.
+
+        Args:
+            timeout: Seconds to wait; None, inf and nan wait for ever, 0 and less do not wait.
+
+        Returns:
+            False if the time was up first.
+
+        Raises:
+            AssertionError: The calling thread does not hold the lock.
         """
 
 @final
@@ -292,6 +444,43 @@ class Engine:
         End everything now.
         """
 
+@disjoint_base
+class Event:
+    """
+    A flag in shared memory that can be waited for: what `billiard.synchronize` makes its class of.
+    """
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Event: ...
+    def _make(self, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> None:
+        """
+        Make it what it is: a new one, or one that another process has.
+        """
+    def _place(self, /) -> tuple[int, int, int]:
+        """
+        Where it lives, as for locks.
+        """
+    def clear(self, /) -> None:
+        """
+        Take it back.
+        """
+    def is_set(self, /) -> bool:
+        """
+        Tell whether it is set.
+        """
+    def set(self, /) -> None:
+        """
+        Set it, and have all who wait go on.
+        """
+    def wait(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Wait until it is set.
+
+        Args:
+            timeout: Seconds to wait; None, inf and nan wait for ever, 0 and less only look.
+
+        Returns:
+            Whether it is set, or was meanwhile.
+        """
+
 @final
 class Feeder:
     """
@@ -345,6 +534,38 @@ class IMapUnorderedIterator(IMapIterator):
     """
     Results of `Pool.imap_unordered`, as they arrive.
     """
+
+class Lock(SemLock):
+    """
+    A lock. Any thread of any process may release it.
+
+    If the process that has acquired it dies, the lock goes to whoever waits for it or asks next; then `abandoned` is true,
+    and a warning is logged.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Lock: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
+        """
 
 class MapResult(ApplyResult):
     """
@@ -410,6 +631,37 @@ class Parent:
 
         Raises:
             OSError: The system has no room for the thread that watches.
+        """
+
+class RLock(SemLock):
+    """
+    A lock that the thread which has it may acquire again, and that only this thread releases.
+
+    If its process dies, the lock goes on as a `Lock` does.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> RLock: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
         """
 
 @final
@@ -488,6 +740,169 @@ class Seat:
 
         Args:
             pickler: The class of picklers for what tasks return.
+        """
+
+@disjoint_base
+class SemLock:
+    """
+    A lock or a semaphore between processes; usually one of the classes that inherit from it.
+
+    Args:
+        kind: 0 for a recursive lock, 1 for a semaphore.
+        value: How often it can be acquired before somebody releases it.
+        maxvalue: The value above which it cannot be released.
+        ctx: Ignored: it goes to children of every start method.
+
+    Raises:
+        OSError: There is no such value, or no memory or descriptor is left.
+        ValueError: There is no such kind.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __getstate__(self, /) -> Any: ...
+    def __init__(self, /, kind: SupportsIndex, value: SupportsIndex, maxvalue: SupportsIndex, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> SemLock: ...
+    def __setstate__(self, /, state: Any) -> None: ...
+    def _after_fork(self, /) -> None:
+        """
+        Forget how often this process has it. A lock knows that by itself.
+        """
+    def _count(self, /) -> int:
+        """
+        How often this process has it.
+        """
+    def _get_value(self, /) -> int:
+        """
+        How often it could be acquired now.
+        """
+    def _is_mine(self, /) -> bool:
+        """
+        Whether the calling thread has acquired it last, and still has it.
+        """
+    def _is_zero(self, /) -> bool:
+        """
+        Whether it could not be acquired now.
+        """
+    @staticmethod
+    def _make_name() -> Any:
+        """
+        A name such as semaphores of the original have.
+        """
+    def _place(self, /) -> tuple[int, int, int]:
+        """
+        Where it lives.
+
+        Returns:
+            The descriptor of its memory, which belongs to this process, its position there, and its length.
+
+        Raises:
+            RuntimeError: Somebody has closed the descriptor.
+        """
+    def _receive(self, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex], kind: SupportsIndex) -> None:
+        """
+        Make it the one that another process has sent.
+
+        Args:
+            place: Where it lives.
+            kind: What it is.
+
+        Raises:
+            RuntimeError: There is no such thing there.
+            OSError: No descriptor is left.
+        """
+    @property
+    def _semlock(self, /) -> SemLock:
+        """
+        The native object: this one.
+        """
+    @property
+    def abandoned(self, /) -> Any:
+        """
+        Whether its holder has died: true for a lock from then on, and until it is set to False.
+
+        For a semaphore, how many the dead have taken that nobody has given back.
+        """
+    @abandoned.setter
+    def abandoned(self, /, value: bool) -> None: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    @property
+    def handle(self, /) -> int:
+        """
+        A number that tells it apart from others of the same segment of memory.
+        """
+    @property
+    def kind(self, /) -> int:
+        """
+        0 for a recursive lock, 1 for everything else.
+        """
+    @property
+    def maxvalue(self, /) -> int:
+        """
+        The value when nobody has acquired it.
+        """
+    @property
+    def name(self, /) -> str | None:
+        """
+        None: it has no name that could be left behind.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
+        """
+
+class Semaphore(SemLock):
+    """
+    A semaphore.
+
+    What a process has taken when it dies stays taken; `abandoned` tells how much that is.
+
+    Args:
+        value: How often it can be acquired before somebody releases it.
+
+    Raises:
+        OSError: The value is negative or above 2147483647, or no memory or descriptor is left.
+    """
+    def __enter__(self, /) -> bool: ...
+    def __exit__(self, /, *args: "object") -> None: ...
+    def __init__(self, /, value: SupportsIndex = 1, ctx: Any | None = None) -> None: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Semaphore: ...
+    def __repr__(self, /) -> Any: ...
+    def acquire(self, /, block: Any | None = None, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Acquire it.
+
+        Args:
+            block: False to return at once.
+            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+
+        Returns:
+            Whether it was acquired.
+        """
+    def get_value(self, /) -> int:
+        """
+        Return how often it could be acquired now.
+        """
+    def release(self, /) -> None:
+        """
+        Release it.
+
+        Raises:
+            AssertionError: It is a recursive lock that the calling thread does not have.
+            ValueError: It is at its maximum.
         """
 
 @final

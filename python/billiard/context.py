@@ -23,8 +23,18 @@ if TYPE_CHECKING:
     from logging import Logger
     from typing import Any
 
+    from ._billiard import SemLock
     from ._serializers import Serializer
     from .pool import Pool as PoolType
+    from .synchronize import (
+        Barrier,
+        BoundedSemaphore,
+        Condition,
+        Event,
+        Lock,
+        RLock,
+        Semaphore,
+    )
 
 __all__: list[str] = []  # things are copied from here to the package
 
@@ -140,6 +150,68 @@ class BaseContext:
             enable_timeouts=enable_timeouts,
             **kwargs,
         )
+
+    def Lock(self) -> Lock:
+        """Return a lock between processes; see `billiard.synchronize.Lock`."""
+        from .synchronize import Lock
+
+        return Lock(ctx=self.get_context())
+
+    def RLock(self) -> RLock:
+        """Return a lock that its thread may acquire again; see `billiard.synchronize.RLock`."""
+        from .synchronize import RLock
+
+        return RLock(ctx=self.get_context())
+
+    def Semaphore(self, value: int = 1) -> Semaphore:
+        """Return a semaphore; see `billiard.synchronize.Semaphore`.
+
+        Args:
+            value: How often it can be acquired before somebody releases it.
+
+        Raises:
+            OSError: The value is negative or above 2147483647.
+        """
+        from .synchronize import Semaphore
+
+        return Semaphore(value, ctx=self.get_context())
+
+    def BoundedSemaphore(self, value: int = 1) -> BoundedSemaphore:
+        """Return a semaphore that is never above the value that it begins with.
+
+        Args:
+            value: That value.
+
+        Raises:
+            OSError: The value is negative or above 2147483647.
+        """
+        from .synchronize import BoundedSemaphore
+
+        return BoundedSemaphore(value, ctx=self.get_context())
+
+    def Condition(self, lock: SemLock | None = None) -> Condition:
+        """Return a condition; see `billiard.synchronize.Condition`.
+
+        Args:
+            lock: The lock that it goes with; ``None`` for a new `RLock`.
+        """
+        from .synchronize import Condition
+
+        return Condition(lock, ctx=self.get_context())
+
+    def Event(self) -> Event:
+        """Return a flag that can be waited for; see `billiard.synchronize.Event`."""
+        from .synchronize import Event
+
+        return Event(ctx=self.get_context())
+
+    def Barrier(
+        self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None
+    ) -> Barrier:
+        """Return a barrier; see `billiard.synchronize.Barrier`, which describes the arguments."""
+        from .synchronize import Barrier
+
+        return Barrier(parties, action, timeout, ctx=self.get_context())
 
     def freeze_support(self) -> None:
         """Be the child, if this process is one that a frozen program has started; nothing anywhere else."""

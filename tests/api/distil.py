@@ -20,6 +20,7 @@ from typing import Any
 MODULES = """
     billiard process context popen_fork popen_spawn_posix popen_forkserver spawn forkserver reduction
     resource_sharer semaphore_tracker util common compat dummy dummy.connection einfo exceptions pool
+    synchronize
 """
 
 #: Names that are not declared public, or are another module's, and that programs use all the same: Celery
@@ -74,6 +75,10 @@ NEEDED = {
         Pool._process_register_queues Pool._repopulate_pool Pool._set_result_sentinel Pool._setup_queues
         Pool._stop_task_handler Pool._terminate_pool Pool._wrap_exception
         Worker._do_exit Worker._ensure_messages_consumed Worker._make_child_methods Worker._make_recv_method
+    """,
+    "synchronize": """
+        Barrier RECURSIVE_MUTEX SEMAPHORE SEM_VALUE_MAX SemLock SemLock._make_name _semname sem_unlink
+        Barrier._count Barrier._state
     """,
 }
 

@@ -22,8 +22,7 @@ OWNER_DRIVES = "not built yet: belongs to pools that their owner drives (threads
 VERSION = "versions go on where the original's end"
 
 _FACTORIES = """
-    Array Barrier BoundedSemaphore Condition Event JoinableQueue Lock Manager Pipe Queue RLock RawArray
-    RawValue Semaphore SimpleQueue Value allow_connection_pickling
+    Array JoinableQueue Manager Pipe Queue RawArray RawValue SimpleQueue Value allow_connection_pickling
 """
 #: What the original's handler threads call, and Celery's event loop in their place.
 _OWNERS = """
@@ -63,6 +62,12 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "billiard.dummy": {
         "Pipe": LATER,
+    },
+    "billiard.synchronize": {
+        "Condition.notify": "takes a count, as the standard library's does",
+        "sem_unlink": "there is no name to remove",
+        "Barrier._count": "changes with those who come and go",
+        "Barrier._state": "changes with those who come and go",
     },
     "billiard.forkserver": {
         "connect_to_new_process": "a child is told everything as it is asked for, nothing afterwards",

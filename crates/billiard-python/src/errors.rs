@@ -2,11 +2,14 @@
 
 use std::io;
 
+use billiard::arena::CellError;
 use billiard::process::zygote::ZygoteError;
+use billiard::sync::SyncError;
 use billiard::sys::SignalError;
 use pyo3::PyErr;
 use pyo3::exceptions::{
-    PyBrokenPipeError, PyChildProcessError, PyOSError, PyProcessLookupError, PyRuntimeError, PyValueError,
+    PyAssertionError, PyBrokenPipeError, PyChildProcessError, PyOSError, PyProcessLookupError,
+    PyRuntimeError, PyValueError,
 };
 
 /// An error of the core that knows its Python exception.
@@ -47,6 +50,33 @@ impl IntoPyErr for ZygoteError {
             other => PyChildProcessError::new_err(other.to_string()),
         }
     }
+}
+
+impl IntoPyErr for CellError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::Os { source, .. } => source.into_py_err(),
+            other => PyRuntimeError::new_err(other.to_string()),
+        }
+    }
+}
+
+impl IntoPyErr for SyncError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::ReleasedTooOften => PyValueError::new_err(self.to_string()),
+            Self::NotOwned => PyAssertionError::new_err(self.to_string()),
+            Self::Value { .. } => PyOSError::new_err((libc_einval(), "Invalid argument")),
+            Self::Cell(error) => error.into_py_err(),
+            Self::Os { source, .. } => source.into_py_err(),
+            other => PyRuntimeError::new_err(other.to_string()),
+        }
+    }
+}
+
+const fn libc_einval() -> i32 {
+    // The same number on every Linux.
+    22
 }
 
 const fn libc_esrch() -> i32 {

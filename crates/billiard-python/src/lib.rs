@@ -4,14 +4,17 @@
 mod buffers;
 mod calls;
 mod codec;
+mod conditions;
 mod engine;
 mod errors;
 mod fork;
 mod functions;
 mod handles;
+mod locks;
 mod process;
 mod python;
 mod reports;
+mod semlock;
 mod shared;
 mod stream;
 mod system;
@@ -30,13 +33,19 @@ mod _billiard {
     #[pymodule_export]
     use crate::buffers::SharedView;
     #[pymodule_export]
+    use crate::conditions::{Barrier, Condition, Event};
+    #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::fork::fork;
     #[pymodule_export]
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
+    use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
+    #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
+    #[pymodule_export]
+    use crate::semlock::SemLock;
     #[pymodule_export]
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
     #[pymodule_export]

@@ -53,3 +53,8 @@ pub(crate) fn timeout_error(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     cached(py, &CELL, "billiard.exceptions", "TimeoutError")
 }
+
+/// A function of `billiard.synchronize`.
+pub(crate) fn synchronize<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("billiard.synchronize")?.getattr(name)
+}

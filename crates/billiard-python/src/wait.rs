@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use billiard::sync::Outcome;
 use billiard::sys::signal::Mask;
 use billiard::sys::{self, Deadline, Interrupts, SignalPipe};
 use pyo3::exceptions::PyValueError;
@@ -50,6 +51,14 @@ pub(crate) trait Blocking {
         T: Send,
         E: IntoPyErr + Send,
         F: FnMut(Option<Interrupts<'_>>) -> Result<Wait<T>, E> + Send;
+
+    /// The same for a step that sleeps on a word of memory, where no descriptor can tell of signals. One that arrives just
+    /// before it falls asleep is handled when the step wakes up by itself to look around, or sooner.
+    fn wait_open<T, E, F>(self, step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut() -> Result<Outcome<T>, E> + Send;
 }
 
 impl Blocking for Python<'_> {
@@ -75,6 +84,23 @@ impl Blocking for Python<'_> {
                 Ok(Wait::Ready(value)) => return Ok(Some(value)),
                 Ok(Wait::TimedOut) => return Ok(None),
                 Ok(Wait::Interrupted) => {}
+                Err(error) => return Err(error.into_py_err()),
+            }
+        }
+    }
+
+    fn wait_open<T, E, F>(self, mut step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut() -> Result<Outcome<T>, E> + Send,
+    {
+        loop {
+            self.check_signals()?;
+            match self.detach(&mut step) {
+                Ok(Outcome::Done(value)) => return Ok(Some(value)),
+                Ok(Outcome::TimedOut) => return Ok(None),
+                Ok(Outcome::Interrupted) => {}
                 Err(error) => return Err(error.into_py_err()),
             }
         }

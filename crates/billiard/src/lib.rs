@@ -5,7 +5,8 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`sys`] | the only room that talks to the kernel |
-//! | [`arena`] | shared-memory segments, and the extents inside them |
+//! | [`arena`] | shared-memory segments, and what is allocated in them: extents, cells |
+//! | [`sync`] | locks, semaphores, conditions, events and barriers between processes |
 //! | [`process`] | child processes: zygotes that fork them, handles that know how they end, watches that end orphans |
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
@@ -14,4 +15,5 @@ mod failpoint;
 pub mod pool;
 mod primitives;
 pub mod process;
+pub mod sync;
 pub mod sys;

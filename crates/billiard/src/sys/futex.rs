@@ -38,6 +38,11 @@ pub fn wake(word: &AtomicU32, most: u32) -> io::Result<usize> {
     Ok(futex::wake(word, futex::Flags::empty(), most)?)
 }
 
+/// Lets up to `most` sleepers of `word` sleep on at `target` instead, if `word` still holds `expected`; answers how many.
+pub fn requeue(word: &AtomicU32, expected: u32, target: &AtomicU32, most: u32) -> io::Result<usize> {
+    Ok(futex::cmp_requeue(word, futex::Flags::empty(), 0, most, target, expected)?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

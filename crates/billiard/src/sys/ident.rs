@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static GENERATION: AtomicU64 = AtomicU64::new(1);
+/// Counts the forks that have begun and those that are done.
+static FORKS: AtomicU64 = AtomicU64::new(0);
 static REGISTERED: std::sync::Once = std::sync::Once::new();
 
 /// Who a process is. Equal only within one process: a forked child has another generation.
@@ -21,8 +23,24 @@ impl Identity {
 }
 
 extern "C" fn in_child() {
-    // FORK: runs in the child before anything else; an atomic add is all that is safe and all that is needed.
+    // FORK: runs in the child before anything else; atomic words are all that is safe and all that is needed.
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    super::life::forget();
+}
+
+extern "C" fn around_fork() {
+    // What another thread makes while the process forks may or may not be in the child, hence once before and once after.
+    FORKS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// A number that changes whenever this process forks: what was made and is gone under the same number, no child has seen.
+///
+/// # Fork
+/// As for [`me`].
+#[must_use]
+pub fn forks() -> u64 {
+    let _ = me();
+    FORKS.load(Ordering::SeqCst)
 }
 
 /// The identity of the calling process.
@@ -33,8 +51,8 @@ extern "C" fn in_child() {
 #[must_use]
 pub fn me() -> Identity {
     REGISTERED.call_once(|| {
-        // SAFETY: `in_child` is async-signal-safe (one atomic add) and lives as long as the program.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        // SAFETY: the handlers are async-signal-safe (a few atomic words) and live as long as the program.
+        unsafe { libc::pthread_atfork(Some(around_fork), Some(around_fork), Some(in_child)) };
     });
     Identity { generation: GENERATION.load(Ordering::Relaxed) }
 }
