@@ -85,15 +85,17 @@ def measure(subject: Subject, parameters: Parameters) -> Answer:
     return {"turn": micros}
 
 
-QUESTION = Question(
-    name="pingpong",
-    title="two processes that wait for each other",
-    metrics=(
-        Metric("turn", "there and back", "µs", "lower", (Bar(2, against=STDLIB, cpus=2),), headline=True),
-    ),
-    measure=measure,
-    cases={name: {"game": game, "times": 20_000} for game, name in enumerate(GAMES)},
-)
+def question(name: str, games: tuple[str, ...], bars: tuple[Bar, ...]) -> Question:
+    return Question(
+        name=name,
+        title="two processes that wait for each other",
+        metrics=(Metric("turn", "there and back", "µs", "lower", bars, headline=bool(bars)),),
+        measure=measure,
+        cases={game: {"game": list(GAMES).index(game), "times": 20_000} for game in games},
+    )
+
+
+QUESTION = question("pingpong", ("Event", "Condition", "Barrier"), (Bar(2, against=STDLIB, cpus=2),))
 
 if __name__ == "__main__":
     main(QUESTION)

@@ -336,3 +336,24 @@ def test_nothing_is_lost_by_those_who_count(ctx, start, tmp_path):
     for child in children:
         child.join()
     assert path.read_bytes() == b"900"
+
+
+def _keep(lock):
+    _kept.append(lock)
+
+
+_kept = []
+
+
+def _is_free(_):
+    return _kept[0]._get_value()
+
+
+def test_a_pools_workers_are_given_locks(ctx):
+    lock = ctx.Lock()
+    with ctx.Pool(2, initializer=_keep, initargs=(lock,)) as pool:
+        assert pool.map(_is_free, range(4)) == [1] * 4
+        with lock:
+            assert pool.map(_is_free, range(4)) == [0] * 4
+    pool.join()
+    del pool

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -210,11 +211,19 @@ enum Origin {
 /// A child's copy is as good as the original. Dropping it frees nothing.
 #[derive(Debug)]
 pub struct Cell {
+    /// Where it begins in this process, so that the way to its words is short.
+    base: NonNull<u8>,
     segment: Arc<Segment>,
     at: usize,
     len: usize,
     origin: Origin,
 }
+
+// SAFETY: `base` points into the mapping that `segment` keeps, which belongs to no thread; what lies there is only ever
+// seen as atomics.
+unsafe impl Send for Cell {}
+// SAFETY: as above.
+unsafe impl Sync for Cell {}
 
 /// What another process must be told to use a cell: a descriptor, which it must be given, and where the cell lies.
 #[derive(Clone, Copy, Debug)]
@@ -263,7 +272,12 @@ impl Cell {
             segment.map.word64(at + word).store(0, Relaxed);
         }
         let origin = Origin::Made { by: me(), forks, sent: AtomicBool::new(false) };
-        Ok(Self { segment, at, len, origin })
+        Ok(Self::over(segment, at, len, origin))
+    }
+
+    fn over(segment: Arc<Segment>, at: usize, len: usize, origin: Origin) -> Self {
+        let base = NonNull::new(segment.map.pointer(at, len)).expect("a mapping does not begin at zero");
+        Self { base, segment, at, len, origin }
     }
 
     /// The cell that another process has sent. The descriptor was given to this process under the number `fd` and is taken
@@ -299,7 +313,7 @@ impl Cell {
         if !fits || len == 0 || !at.is_multiple_of(LINE) || !len.is_multiple_of(LINE) {
             return Err(CellError::NotOurs);
         }
-        Ok(Self { segment, at, len, origin: Origin::Received })
+        Ok(Self::over(segment, at, len, Origin::Received))
     }
 
     /// What another process must be told.
@@ -338,16 +352,23 @@ impl Cell {
     #[inline]
     #[must_use]
     pub fn word32(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset + 4 <= self.len, "a word lies in its cell");
-        self.segment.map.word32(self.at + offset)
+        assert!(offset + 4 <= self.len && offset.is_multiple_of(4), "a word lies in its cell, aligned");
+        // SAFETY: inside of the cell, as was just checked.
+        let word = unsafe { self.base.add(offset) };
+        // SAFETY: in bounds and aligned (cells begin at multiples of 64 in a mapping, which begins at a page); the mapping
+        // lives as long as `self.segment`; every process touches words of cells through atomics only.
+        unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) }
     }
 
     /// A 64-bit word of it.
     #[inline]
     #[must_use]
     pub fn word64(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset + 8 <= self.len, "a word lies in its cell");
-        self.segment.map.word64(self.at + offset)
+        assert!(offset + 8 <= self.len && offset.is_multiple_of(8), "a word lies in its cell, aligned");
+        // SAFETY: inside of the cell, as was just checked.
+        let word = unsafe { self.base.add(offset) };
+        // SAFETY: as for `word32`.
+        unsafe { AtomicU64::from_ptr(word.as_ptr().cast()) }
     }
 
     /// The half of the 64-bit word at `offset` that counts less, to sleep on: a futex has 32 bits.
@@ -360,7 +381,7 @@ impl Cell {
     /// Where it lies in this process, for handing a view to a program. What is read there may change at any time.
     #[must_use]
     pub fn pointer(&self) -> *mut u8 {
-        self.segment.map.pointer(self.at, self.len)
+        self.base.as_ptr()
     }
 }
 
