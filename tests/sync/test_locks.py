@@ -65,7 +65,7 @@ def test_a_wait_takes_as_long_as_it_says(lock):
     assert in_thread(lambda: lock.acquire(block=False, timeout=100)) is False
 
 
-@pytest.mark.parametrize("timeout", [None, float("inf"), float("nan"), 1e300])
+@pytest.mark.parametrize("timeout", [None, float("inf"), 1e300])
 @pytest.mark.parametrize("kind", ["Lock", "Semaphore", "BoundedSemaphore"])
 def test_a_wait_without_end_ends_with_the_release(ctx, kind, timeout):
     lock = getattr(ctx, kind)()
