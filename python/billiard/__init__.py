@@ -32,6 +32,7 @@ __docformat__ = "restructuredtext"
 __all__ = [
     "AuthenticationError",
     "BufferTooShort",
+    "Pipe",
     "Pool",
     "Process",
     "ProcessError",
@@ -40,6 +41,7 @@ __all__ = [
     "TimeoutError",
     "WorkerLostError",
     "active_children",
+    "allow_connection_pickling",
     "cpu_count",
     "current_process",
     "forking_enable",
@@ -65,6 +67,8 @@ _default = _context._default_context
 
 Process = _context.Process
 Pool = _default.Pool
+Pipe = _default.Pipe
+allow_connection_pickling = _default.allow_connection_pickling
 cpu_count = _default.cpu_count
 usable_cpu_count = _default.usable_cpu_count
 forking_enable = _default.forking_enable

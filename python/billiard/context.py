@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._serializers import Serializer
+    from .connection import Connection
     from .pool import Pool as PoolType
 
 __all__: list[str] = []  # things are copied from here to the package
@@ -140,6 +141,18 @@ class BaseContext:
             enable_timeouts=enable_timeouts,
             **kwargs,
         )
+
+    def Pipe(
+        self, duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False
+    ) -> tuple[Connection, Connection]:
+        """Return two connections with each other; `billiard.connection.Pipe` describes the arguments."""
+        from .connection import Pipe
+
+        return Pipe(duplex, rnonblock, wnonblock)
+
+    def allow_connection_pickling(self) -> None:
+        """Have the package's picklers know connections. They do as soon as there are any."""
+        from . import connection  # noqa: F401
 
     def freeze_support(self) -> None:
         """Be the child, if this process is one that a frozen program has started; nothing anywhere else."""

@@ -22,8 +22,8 @@ OWNER_DRIVES = "not built yet: belongs to pools that their owner drives (threads
 VERSION = "versions go on where the original's end"
 
 _FACTORIES = """
-    Array Barrier BoundedSemaphore Condition Event JoinableQueue Lock Manager Pipe Queue RLock RawArray
-    RawValue Semaphore SimpleQueue Value allow_connection_pickling
+    Array Barrier BoundedSemaphore Condition Event JoinableQueue Lock Manager Queue RLock RawArray
+    RawValue Semaphore SimpleQueue Value
 """
 #: What the original's handler threads call, and Celery's event loop in their place.
 _OWNERS = """
@@ -60,9 +60,6 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "billiard.reduction": {
         "ForkingPickler": "names its parameters; all that could be given still can",
-    },
-    "billiard.dummy": {
-        "Pipe": LATER,
     },
     "billiard.forkserver": {
         "connect_to_new_process": "a child is told everything as it is asked for, nothing afterwards",

@@ -4,11 +4,14 @@
 mod buffers;
 mod calls;
 mod codec;
+mod connection;
+mod door;
 mod engine;
 mod errors;
 mod fork;
 mod functions;
 mod handles;
+mod pickling;
 mod process;
 mod python;
 mod reports;
@@ -29,6 +32,10 @@ mod _billiard {
     use super::build_info;
     #[pymodule_export]
     use crate::buffers::SharedView;
+    #[pymodule_export]
+    use crate::connection::{Connection, pipe, wait};
+    #[pymodule_export]
+    use crate::door::{Doorman, answer_challenge, introduce, judge_answer, new_challenge};
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]

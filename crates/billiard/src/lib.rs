@@ -7,9 +7,11 @@
 //! | [`sys`] | the only room that talks to the kernel |
 //! | [`arena`] | shared-memory segments, and the extents inside them |
 //! | [`process`] | child processes: zygotes that fork them, handles that know how they end, watches that end orphans |
+//! | [`conn`] | framed connections, listeners, mutual authentication, waiting for many |
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
+pub mod conn;
 mod failpoint;
 pub mod pool;
 mod primitives;

@@ -1,7 +1,7 @@
 //! Waiting on descriptors, interruptible by signals.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::clock::Deadline;
 use super::signal::Mask;
@@ -28,6 +28,24 @@ pub fn writable(fd: BorrowedFd<'_>, or: Option<BorrowedFd<'_>>) -> io::Result<()
     }
 }
 
+/// What of a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Something to read, or the end of it.
+    Data,
+    /// Room to write something, or nobody who could read it.
+    Room,
+}
+
+impl Awaited {
+    const fn events(self) -> libc::c_short {
+        match self {
+            Self::Data => libc::POLLIN,
+            Self::Room => libc::POLLOUT,
+        }
+    }
+}
+
 /// Sleeps until one of `fds` is readable or has hung up. With `open`, the signal mask is replaced by it for exactly the
 /// length of the wait, so that a signal that arrived just before ends the wait too.
 ///
@@ -40,15 +58,80 @@ pub fn readable(fds: &[BorrowedFd<'_>], deadline: Deadline, open: Option<&Mask>)
     for (slot, fd) in set.iter_mut().zip(fds) {
         *slot = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     }
+    sleep(&mut set[..fds.len()], deadline, open)
+}
+
+/// Sleeps until one descriptor can be read from or written to, or has hung up; see [`readable`].
+///
+/// # Blocking
+/// Until then, the deadline, or a signal handler.
+pub fn poll_one(
+    fd: BorrowedFd<'_>,
+    what: Awaited,
+    deadline: Deadline,
+    open: Option<&Mask>,
+) -> io::Result<Woken> {
+    sleep(&mut [libc::pollfd { fd: fd.as_raw_fd(), events: what.events(), revents: 0 }], deadline, open)
+}
+
+/// One of many descriptors: what is waited for, and what was found.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Readiness(libc::pollfd);
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Readiness({}, {:#x})", self.0.fd, self.0.revents)
+    }
+}
+
+impl Readiness {
+    /// Waits for this of the descriptor with this number. One that is not open is found to be so.
+    #[must_use]
+    pub const fn of(number: RawFd, what: Awaited) -> Self {
+        Self(libc::pollfd { fd: number, events: what.events(), revents: 0 })
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(&self) -> RawFd {
+        self.0.fd
+    }
+
+    /// Whether it is ready, or has hung up.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.0.revents != 0
+    }
+
+    /// Whether it is not open.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        self.0.revents & libc::POLLNVAL != 0
+    }
+}
+
+/// Sleeps until one of many descriptors is ready, has hung up, or is not open; see [`readable`].
+///
+/// # Blocking
+/// Until then, the deadline, or a signal handler.
+pub fn any_ready(set: &mut [Readiness], deadline: Deadline, open: Option<&Mask>) -> io::Result<Woken> {
+    // SAFETY: each is nothing but such an entry.
+    let set = unsafe { &mut *(std::ptr::from_mut(set) as *mut [libc::pollfd]) };
+    sleep(set, deadline, open)
+}
+
+fn sleep(set: &mut [libc::pollfd], deadline: Deadline, open: Option<&Mask>) -> io::Result<Woken> {
     let left = deadline.left().map(|d| libc::timespec {
         tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(d.subsec_nanos()),
     });
     let left_ptr = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let mask_ptr = open.map_or(std::ptr::null(), Mask::as_ptr);
-    // SAFETY: the array holds at least `fds.len()` entries whose descriptors are borrowed for the call; both optional
+    let count = set.len() as libc::nfds_t;
+    // SAFETY: the slice holds `count` entries; numbers that are no descriptors are told and not touched; both optional
     // pointers are null or point to live values.
-    let n = unsafe { libc::ppoll(set.as_mut_ptr(), fds.len() as libc::nfds_t, left_ptr, mask_ptr) };
+    let n = unsafe { libc::ppoll(set.as_mut_ptr(), count, left_ptr, mask_ptr) };
     match n {
         0 => Ok(Woken::TimedOut),
         n if n > 0 => Ok(Woken::Ready),
