@@ -198,7 +198,7 @@ class Connection:
     """
     def __enter__(self, /) -> Connection: ...
     def __exit__(self, /, exc_type: Any | None = None, exc_value: Any | None = None, exc_tb: Any | None = None) -> None: ...
-    def __new__(cls, /, *_args, **_kwargs) -> Connection: ...
+    def __new__(cls, /, *_args: "Any", **_kwargs: "Any") -> Connection: ...
     @property
     def _handle(self, /) -> int | None:
         """
@@ -922,7 +922,7 @@ def usable_cpu_count(override: SupportsIndex | None = None) -> int:
         override: What the user ordered instead.
     """
 
-def wait(object_list: Any, timeout: SupportsFloat | SupportsIndex | None = None) -> list:
+def wait(object_list: Any, timeout: SupportsFloat | SupportsIndex | None = None) -> "list[Any]":
     """
     Wait until something can be read from at least one of several objects.
 

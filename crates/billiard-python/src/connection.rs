@@ -215,7 +215,9 @@ impl Connection {
     fn give_up_reading(&self) {
         let writable = {
             let mut slot = self.lock();
-            slot.readable = !slot.writable;
+            if slot.writable {
+                slot.readable = false;
+            }
             slot.writable
         };
         if !writable {
@@ -332,7 +334,7 @@ fn move_all(
 #[pymethods]
 impl Connection {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args: "Any", **_kwargs: "Any"))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let users = Users { count: 0, of: me(), closing: None };
         let partial = Partial::default();
@@ -685,7 +687,7 @@ fn number_of(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 ///     TypeError: One of them has no descriptor.
 ///     ValueError: One of the descriptors is not open; or the timeout is not a number.
 #[pyfunction]
-#[pyo3(signature = (object_list, timeout = None))]
+#[pyo3(signature = (object_list, timeout = None) -> "list[Any]")]
 pub(crate) fn wait<'py>(
     py: Python<'py>,
     object_list: &Bound<'py, PyAny>,

@@ -192,3 +192,142 @@ pub fn pipe() -> io::Result<(Connection, Connection)> {
     let (reader, writer) = listening::pipe()?;
     Ok((Connection::over(reader)?, Connection::over(writer)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn soon() -> Deadline {
+        Deadline::from_seconds(Some(0.001))
+    }
+
+    fn message(received: Result<Received, ConnError>) -> Vec<u8> {
+        match received.unwrap() {
+            Received::Message(bytes) => bytes,
+            Received::Paused(pause) => panic!("no message: {pause:?}"),
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_of_a_message_is_kept_for_the_next_call() {
+        for (mut reader, writer) in [pipe().unwrap(), duplex().unwrap()] {
+            let stream = [Head::of(5).as_bytes(), b"hello", Head::of(0).as_bytes()].concat();
+            for byte in &stream[..8] {
+                rustix::io::write(&writer, &[*byte]).unwrap();
+                assert_eq!(reader.receive(soon()).unwrap(), Received::Paused(Pause::TimedOut));
+            }
+            rustix::io::write(&writer, &stream[8..]).unwrap();
+            assert_eq!(message(reader.receive(soon())), b"hello");
+            assert_eq!(message(reader.receive(soon())), b"");
+            assert_eq!(reader.receive(soon()).unwrap(), Received::Paused(Pause::TimedOut));
+        }
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        for cut in 0..9 {
+            let (mut reader, writer) = pipe().unwrap();
+            let stream = [Head::of(5).as_bytes(), b"hello"].concat();
+            rustix::io::write(&writer, &stream[..cut]).unwrap();
+            drop(writer);
+            let error = reader.receive(Deadline::Never).unwrap_err();
+            assert_eq!(cut == 0, matches!(error, ConnError::Closed), "{cut}: {error:?}");
+            assert_eq!(cut != 0, matches!(error, ConnError::Torn { .. }), "{cut}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_unread() {
+        let (reader, mut writer) = pipe().unwrap();
+        writer.send(&[1; 11], Deadline::Never).unwrap();
+        let error = reader.with_limit(10).receive(Deadline::Never).unwrap_err();
+        assert!(matches!(error, ConnError::TooLong { announced: 11, limit: 10 }), "{error:?}");
+    }
+
+    #[test]
+    fn a_head_that_lies_costs_no_memory() {
+        let (mut reader, writer) = pipe().unwrap();
+        rustix::io::write(&writer, Head::of(1 << 60).as_bytes()).unwrap();
+        drop(writer);
+        let error = reader.receive(Deadline::Never).unwrap_err();
+        assert!(matches!(error, ConnError::Torn { got: 0, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_message_that_was_cut_off_lets_nothing_follow() {
+        let (_reader, mut writer) = pipe().unwrap();
+        let error = writer.send(&vec![0; 4 << 20], soon()).unwrap_err();
+        assert!(matches!(error, ConnError::Broken), "{error:?}");
+        let error = writer.send(b"x", Deadline::Never).unwrap_err();
+        assert!(matches!(error, ConnError::Broken), "{error:?}");
+    }
+
+    #[test]
+    fn a_deadline_before_the_first_byte_breaks_nothing() {
+        let (mut reader, mut writer) = pipe().unwrap();
+        while writer.send(&[7; 1020], soon()).unwrap() {}
+        assert_eq!(message(reader.receive(soon())), [7; 1020]);
+        for _ in 0..3 {
+            assert_eq!(message(reader.receive(soon())), [7; 1020]);
+        }
+        assert!(writer.send(b"more", soon()).unwrap());
+    }
+
+    #[test]
+    fn without_blocking_nothing_is_waited_for() {
+        let (mut reader, mut writer) = duplex().unwrap();
+        for end in [&reader, &writer] {
+            listening::unblock(end.as_fd()).unwrap();
+        }
+        assert_eq!(reader.receive(Deadline::Never).unwrap(), Received::Paused(Pause::NotNow));
+        assert!(writer.send(b"x", Deadline::Never).unwrap());
+        assert_eq!(message(reader.receive(Deadline::Never)), b"x");
+        let error = loop {
+            if let Err(error) = writer.send(&[0; 4096], Deadline::Never) {
+                break error;
+            }
+        };
+        assert!(matches!(error, ConnError::WouldBlock | ConnError::Broken), "{error:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn any_stream_is_read_to_its_end_and_harms_nothing(
+            stream in proptest::collection::vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 0..300),
+        ) {
+            let (mut reader, writer) = pipe().unwrap();
+            rustix::io::write(&writer, &stream).unwrap();
+            drop(writer);
+            let mut consumed = 0;
+            loop {
+                match reader.receive(Deadline::Never) {
+                    Ok(Received::Message(bytes)) => {
+                        consumed += Head::of(bytes.len()).as_bytes().len() + bytes.len();
+                        prop_assert!(consumed <= stream.len() + 8);
+                    }
+                    Ok(Received::Paused(pause)) => prop_assert!(false, "{:?}", pause),
+                    Err(ConnError::Closed) => break,
+                    Err(ConnError::Torn { .. } | ConnError::Frame(_)) => break,
+                    Err(other) => prop_assert!(false, "{:?}", other),
+                }
+            }
+        }
+
+        #[test]
+        fn messages_arrive_as_they_were_sent(messages in proptest::collection::vec(any::<Vec<u8>>(), 0..20)) {
+            let (mut one, mut other) = duplex().unwrap();
+            for message in &messages {
+                prop_assert!(one.send(message, Deadline::Never).unwrap());
+            }
+            drop(one);
+            for expected in messages {
+                prop_assert_eq!(message(other.receive(Deadline::Never)), expected);
+            }
+            prop_assert!(matches!(other.receive(Deadline::Never), Err(ConnError::Closed)));
+        }
+    }
+}

@@ -163,3 +163,127 @@ impl Doorman {
 fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::thread::JoinHandle;
+
+    use super::super::listener::Introduction;
+    use super::super::{Connection, Received};
+    use super::*;
+    use crate::conn::auth::AuthError;
+
+    fn door() -> (TcpListener, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "these threads end with the test")]
+    fn spawned<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        std::thread::spawn(body)
+    }
+
+    fn client(address: std::net::SocketAddr, key: &'static [u8]) -> JoinHandle<Result<OwnedFd, ConnError>> {
+        spawned(move || {
+            let socket = TcpStream::connect(address).unwrap();
+            let mut introduction = Introduction::begin(socket.into(), key, Md5Policy::Refused)?;
+            introduction.go_on(None).map(|socket| socket.expect("no signal arrives here"))
+        })
+    }
+
+    fn admitted(doorman: &mut Doorman, listener: &TcpListener) -> Result<OwnedFd, ConnError> {
+        let deadline = Deadline::from_seconds(Some(30.0));
+        match doorman.admit(listener.as_fd(), deadline, None)? {
+            Admitted::Socket(socket) => Ok(socket),
+            Admitted::Paused(pause) => panic!("nobody came in: {pause:?}"),
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_keeps_nobody_waiting() {
+        let (listener, address) = door();
+        let silent: Vec<_> = (0..MOST_VISITORS + 5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut doorman = Doorman::new(Some(b"key"), Md5Policy::Accepted);
+        let client = client(address, b"key");
+        let ours = admitted(&mut doorman, &listener).unwrap();
+        let theirs = client.join().unwrap().unwrap();
+        let mut writer = Connection::over(theirs).unwrap();
+        writer.send(b"in", Deadline::Never).unwrap();
+        let mut reader = Connection::over(ours).unwrap();
+        assert_eq!(reader.receive(Deadline::Never).unwrap(), Received::Message(b"in".to_vec()));
+        assert!(doorman.visitors.len() <= MOST_VISITORS);
+        drop(silent);
+    }
+
+    #[test]
+    fn who_takes_too_long_is_shown_out() {
+        let (listener, address) = door();
+        let mut silent = TcpStream::connect(address).unwrap();
+        let patience = Duration::from_millis(50);
+        let mut doorman = Doorman::new(Some(b"key"), Md5Policy::Accepted).with_patience(patience);
+        let start = now();
+        let admitted = doorman.admit(listener.as_fd(), Deadline::from_seconds(Some(0.2)), None).unwrap();
+        assert!(matches!(admitted, Admitted::Paused(Pause::TimedOut)));
+        assert!(now().since(start) >= Duration::from_millis(200));
+        assert!(doorman.visitors.is_empty());
+        let mut said = Vec::new();
+        std::io::Read::read_to_end(&mut silent, &mut said).unwrap();
+        assert!(said[4..].starts_with(b"#CHALLENGE#{sha256}"));
+    }
+
+    #[test]
+    fn a_stranger_is_told_and_the_next_one_comes_in() {
+        let (listener, address) = door();
+        let mut doorman = Doorman::new(Some(b"key"), Md5Policy::Accepted);
+        let stranger = client(address, b"other");
+        let error = admitted(&mut doorman, &listener).unwrap_err();
+        assert!(matches!(error, ConnError::Auth(AuthError::Wrong)), "{error:?}");
+        let error = stranger.join().unwrap().unwrap_err();
+        assert!(matches!(error, ConnError::Auth(AuthError::Rejected)), "{error:?}");
+        let friend = client(address, b"key");
+        admitted(&mut doorman, &listener).unwrap();
+        friend.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn garbage_and_hanging_up_end_one_handshake_only() {
+        for (garbage, error) in [
+            (b"".as_slice(), AuthError::HungUp),
+            (b"\0\0\0\x10half of", AuthError::HungUp),
+            (b"GET / HTTP/1.1\r\n\r\n", AuthError::NoChallenge),
+            (b"\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\xff", AuthError::NoChallenge),
+            (b"\xff\xff\xff\xfe", AuthError::NoChallenge),
+            (b"\0\0\x01\x01", AuthError::NoChallenge),
+            (b"\0\0\0\x04nope", AuthError::Wrong),
+            (b"\0\0\0\0", AuthError::Wrong),
+        ] {
+            let (listener, address) = door();
+            let mut doorman = Doorman::new(Some(b"key"), Md5Policy::Accepted);
+            let mut visitor = TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut visitor, garbage).unwrap();
+            visitor.shutdown(Shutdown::Write).unwrap();
+            let found = admitted(&mut doorman, &listener).unwrap_err();
+            assert!(matches!(found, ConnError::Auth(auth) if auth == error), "{garbage:?}: {found:?}");
+            assert!(doorman.visitors.is_empty());
+        }
+    }
+
+    #[test]
+    fn doors_are_joined_without_losing_anybody() {
+        let (listener, address) = door();
+        let mut doormen = [0, 1].map(|_| Doorman::new(Some(b"key"), Md5Policy::Accepted));
+        let mut waiting = Vec::new();
+        for doorman in &mut doormen {
+            waiting.push(TcpStream::connect(address).unwrap());
+            let deadline = Deadline::from_seconds(Some(0.05));
+            assert!(matches!(doorman.admit(listener.as_fd(), deadline, None).unwrap(), Admitted::Paused(_)));
+        }
+        let [mut one, other] = doormen;
+        one.join(other);
+        assert_eq!(one.visitors.len(), 2);
+        assert!(one.visitors[0].until <= one.visitors[1].until);
+    }
+}

@@ -1,11 +1,13 @@
 //! The conversation in which both ends of a connection prove that they hold the key. Messages come in, messages come out.
 //!
-//!     listener   challenge
-//!     client     answer
-//!     listener   welcome, or failure and good-bye
-//!     client     challenge
-//!     listener   answer
-//!     client     welcome, or failure and good-bye
+//! ```text
+//! listener   challenge
+//! client     answer
+//! listener   welcome, or failure and good-bye
+//! client     challenge
+//! listener   answer
+//! client     welcome, or failure and good-bye
+//! ```
 
 use std::io;
 
