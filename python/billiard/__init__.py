@@ -37,6 +37,7 @@ __all__ = [
     "Condition",
     "Event",
     "Lock",
+    "Pipe",
     "Pool",
     "Process",
     "ProcessError",
@@ -47,6 +48,7 @@ __all__ = [
     "TimeoutError",
     "WorkerLostError",
     "active_children",
+    "allow_connection_pickling",
     "cpu_count",
     "current_process",
     "forking_enable",
@@ -79,6 +81,8 @@ Event = _default.Event
 Lock = _default.Lock
 RLock = _default.RLock
 Semaphore = _default.Semaphore
+Pipe = _default.Pipe
+allow_connection_pickling = _default.allow_connection_pickling
 cpu_count = _default.cpu_count
 usable_cpu_count = _default.usable_cpu_count
 forking_enable = _default.forking_enable

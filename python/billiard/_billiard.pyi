@@ -2,7 +2,11 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
+<<<<<<< HEAD
 __all__ = ["ApplyResult", "Barrier", "BoundedSemaphore", "Child", "Condition", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
+=======
+__all__ = ["ApplyResult", "Child", "Connection", "Doorman", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Parent", "Runtime", "Seat", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "spawn", "usable_cpu_count", "wait"]
+>>>>>>> h-conn
 
 @disjoint_base
 class ApplyResult:
@@ -283,6 +287,7 @@ class Child:
         """
 
 @disjoint_base
+<<<<<<< HEAD
 class Condition:
     """
     A condition in shared memory, with its lock: what `billiard.synchronize` makes its class of.
@@ -348,6 +353,190 @@ class Condition:
 
         Raises:
             AssertionError: The calling thread does not hold the lock.
+=======
+class Connection:
+    """
+    One end of a stream of messages.
+    """
+    def __enter__(self, /) -> Connection: ...
+    def __exit__(self, /, exc_type: Any | None = None, exc_value: Any | None = None, exc_tb: Any | None = None) -> None: ...
+    def __new__(cls, /, *_args: "Any", **_kwargs: "Any") -> Connection: ...
+    @property
+    def _handle(self, /) -> int | None:
+        """
+        The descriptor's number; None once it is closed.
+        """
+    def _open(self, /, number: SupportsIndex, readable: bool, writable: bool) -> None:
+        """
+        Begin to use a descriptor, which belongs to this object from now on.
+
+        Args:
+            number: The descriptor.
+            readable: Whether messages can be received.
+            writable: Whether messages can be sent.
+        """
+    @property
+    def _readable(self, /) -> bool: ...
+    @property
+    def _writable(self, /) -> bool: ...
+    def close(self, /) -> None:
+        """
+        Close this end. A thread that is waiting for the connection goes on waiting, and closes it when it is done.
+        """
+    @property
+    def closed(self, /) -> bool:
+        """
+        Whether this end has been closed.
+        """
+    def fileno(self, /) -> int:
+        """
+        The descriptor's number.
+
+        Raises:
+            OSError: The connection is closed on this side.
+        """
+    def poll(self, /, timeout: SupportsFloat | SupportsIndex | None = ...) -> bool:
+        """
+        Tell whether something can be received without waiting. The end of the stream counts.
+
+        Args:
+            timeout: Seconds to wait for it; 0 and less look and return, None waits for ever.
+
+        Raises:
+            OSError: The connection is closed on this side or cannot receive.
+            ValueError: The timeout is not a number.
+        """
+    @property
+    def readable(self, /) -> bool:
+        """
+        Whether messages can be received.
+        """
+    def recv(self, /) -> Any:
+        """
+        Receive an object. Waits for it; the end of the stream counts.
+
+        Returns:
+            The object that the peer has sent.
+
+        Raises:
+            EOFError: The peer has closed its end, and everything it had sent was received.
+            OSError: The connection is closed on this side or cannot receive; or the stream ended inside a message.
+            BlockingIOError: The connection does not block, and there is no whole message now.
+        """
+    def recv_bytes(self, /, maxlength: SupportsIndex | None = None) -> bytes:
+        """
+        Receive one message as bytes. Waits for it; the end of the stream counts.
+
+        Args:
+            maxlength: The longest message that is accepted, in bytes; None for any. After a longer one nothing more can be received.
+
+        Raises:
+            EOFError: The peer has closed its end, and everything it had sent was received.
+            OSError: The message is longer; or the connection is closed on this side or cannot receive; or the stream ended inside a message.
+            ValueError: A negative length.
+            BlockingIOError: The connection does not block, and there is no whole message now.
+        """
+    def recv_bytes_into(self, /, buf: Any, offset: SupportsIndex = 0) -> int:
+        """
+        Receive one message into memory of the caller's. Waits for it; the end of the stream counts.
+
+        Args:
+            buf: Where to: anything that can be written to and lies in one piece.
+            offset: Where in it the message is to begin, in bytes.
+
+        Returns:
+            How many bytes the message has.
+
+        Raises:
+            BufferTooShort: It does not fit; it is the exception's argument.
+            EOFError: The peer has closed its end, and everything it had sent was received.
+            OSError: The connection is closed on this side or cannot receive; or the stream ended inside a message.
+            ValueError: The offset is negative or behind the end.
+            BlockingIOError: The connection does not block, and there is no whole message now.
+        """
+    def send(self, /, obj: Any) -> None:
+        """
+        Send an object, pickled. Waits until the system has taken all of it.
+
+        Args:
+            obj: The object. If it cannot be pickled, nothing is sent.
+
+        Raises:
+            OSError: The connection is closed on this side or cannot send, or an earlier message was cut off.
+            BrokenPipeError: The peer is gone.
+            BlockingIOError: The connection does not block, and there is no room for the message now.
+        """
+    def send_bytes(self, /, buf: Any, offset: SupportsIndex = 0, size: SupportsIndex | None = None) -> None:
+        """
+        Send bytes as one message. Waits until the system has taken all of it.
+
+        Args:
+            buf: Anything with bytes. What does not lie in one piece is copied.
+            offset: Where in it the message begins, in bytes.
+            size: How many bytes it has; None for all that follow.
+
+        Raises:
+            ValueError: Offset or size are negative, or there are not so many bytes.
+            OSError: The connection is closed on this side or cannot send, or an earlier message was cut off.
+            BrokenPipeError: The peer is gone.
+            BlockingIOError: The connection does not block, and there is no room for the message now.
+        """
+    def send_offset(self, /, buf: Any, offset: SupportsIndex) -> int:
+        """
+        Write bytes as they are, without a length in front: the rest of a message that was begun otherwise.
+
+        Args:
+            buf: Anything with bytes.
+            offset: Where in it to begin.
+
+        Returns:
+            How many bytes were written: all, or as many as a connection that does not block takes now.
+
+        Raises:
+            OSError: The connection is closed on this side.
+            BrokenPipeError: The peer is gone.
+            BlockingIOError: The connection does not block, and takes nothing now.
+        """
+    @property
+    def writable(self, /) -> bool:
+        """
+        Whether messages can be sent.
+        """
+
+@final
+class Doorman:
+    """
+    Lets in who holds a key. Who says nothing keeps nobody else waiting.
+
+    Args:
+        key: The key; None lets everybody in.
+        md5: Whether those who know only MD5 are talked to.
+        patience: Seconds that somebody may take to prove that it holds the key.
+
+    Raises:
+        ValueError: The patience is negative, or not a number.
+    """
+    def __new__(cls, /, key: SupportsGetItem[int, SupportsIndex] | None, md5: bool = True, patience: SupportsFloat | SupportsIndex | None = None) -> Doorman: ...
+    def admit(self, /, listener: SupportsIndex, timeout: SupportsFloat | SupportsIndex | None = None) -> int | None:
+        """
+        Wait for the next one who may come in.
+
+        Args:
+            listener: The listening socket, which is put into non-blocking mode.
+            timeout: Seconds to wait; None waits for ever.
+
+        Returns:
+            The descriptor of its socket, which belongs to the caller; None if nobody came in time.
+
+        Raises:
+            AuthenticationError: Somebody does not hold the key.
+            EOFError: Somebody went away without having proved anything.
+            OSError: No descriptor is left, or the socket does not listen.
+        """
+    def close(self, /) -> None:
+        """
+        Send everybody away who stands at the door.
+>>>>>>> h-conn
         """
 
 @final
@@ -991,6 +1180,14 @@ class ZygoteServer:
             ("fork", number, data, descriptors), ("load", number, what, []), or None when the owner is gone.
         """
 
+def answer_challenge(key: bytes, message: bytes, md5: bool = True) -> bytes:
+    """
+    Answer a message that should be a challenge.
+
+    Raises:
+        AuthenticationError: It is none, or asks for a digest that is not to be had.
+    """
+
 def build_info() -> dict[str, str]:
     """
     What this extension was built from, and how: `version`, `profile`, `features`.
@@ -1020,6 +1217,31 @@ def get_pdeathsig() -> int:
 def has_pidfd() -> bool:
     """
     Whether this kernel gives out process descriptors.
+    """
+
+def introduce(socket: SupportsIndex, key: bytes, md5: bool = True) -> int:
+    """
+    Prove to a listener that we hold the key, and have it prove the same.
+
+    Args:
+        socket: The descriptor of a socket that is connected to it. It is closed if anything is raised.
+        key: The key.
+        md5: Whether one who knows only MD5 is talked to.
+
+    Returns:
+        The descriptor, which belongs to the caller.
+
+    Raises:
+        AuthenticationError: One of both does not hold the key.
+        EOFError: The listener has closed the connection.
+    """
+
+def judge_answer(key: bytes, challenge: bytes, answer: bytes, md5: bool = True) -> None:
+    """
+    Judge the answer to a challenge of `new_challenge`.
+
+    Raises:
+        AuthenticationError: It is not of somebody who holds the key.
     """
 
 def mem_available() -> int:
@@ -1059,6 +1281,14 @@ def memory_file(bytes: bytes) -> int:
         OSError: No memory or descriptor is left.
     """
 
+def new_challenge() -> bytes:
+    """
+    A challenge that nobody has seen before.
+
+    Raises:
+        OSError: The system has no randomness to give.
+    """
+
 def oom_kills() -> int | None:
     """
     How many processes the kernel has killed for memory in this process's control group; None where it does not count.
@@ -1067,6 +1297,14 @@ def oom_kills() -> int | None:
 def packet_pair() -> tuple[int, int]:
     """
     Two connected sockets that keep messages whole, without a name, closed on exec.
+
+    Raises:
+        OSError: No descriptor is left.
+    """
+
+def pipe(duplex: bool, first_nonblocking: bool, second_nonblocking: bool) -> tuple[int, int]:
+    """
+    Two descriptors that are connected, closed on exec: those of a socket pair, or the one to read from and the one to write to.
 
     Raises:
         OSError: No descriptor is left.
@@ -1108,4 +1346,21 @@ def usable_cpu_count(override: SupportsIndex | None = None) -> int:
 
     Args:
         override: What the user ordered instead.
+    """
+
+def wait(object_list: Any, timeout: SupportsFloat | SupportsIndex | None = None) -> "list[Any]":
+    """
+    Wait until something can be read from at least one of several objects.
+
+    Args:
+        object_list: The objects: connections, sockets, queues, sentinels, descriptors, and whatever has a fileno().
+        timeout: Seconds to wait; 0 and less look and return, None waits for ever.
+
+    Returns:
+        Those that are ready, each once, in their order. The end of a stream counts.
+
+    Raises:
+        OSError: One of them is closed.
+        TypeError: One of them has no descriptor.
+        ValueError: One of the descriptors is not open; or the timeout is not a number.
     """

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ._billiard import SemLock
     from ._serializers import Serializer
+    from .connection import Connection
     from .pool import Pool as PoolType
     from .synchronize import (
         Barrier,
@@ -212,6 +213,18 @@ class BaseContext:
         from .synchronize import Barrier
 
         return Barrier(parties, action, timeout, ctx=self.get_context())
+
+    def Pipe(
+        self, duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False
+    ) -> tuple[Connection, Connection]:
+        """Return two connections with each other; `billiard.connection.Pipe` describes the arguments."""
+        from .connection import Pipe
+
+        return Pipe(duplex, rnonblock, wnonblock)
+
+    def allow_connection_pickling(self) -> None:
+        """Have the package's picklers know connections. They do as soon as there are any."""
+        from . import connection  # noqa: F401
 
     def freeze_support(self) -> None:
         """Be the child, if this process is one that a frozen program has started; nothing anywhere else."""

@@ -13,6 +13,7 @@ __all__ = [
     "AuthenticationError",
     "BufferTooShort",
     "CoroStop",
+    "HandshakeError",
     "ProcessError",
     "RestartFreqExceeded",
     "SoftTimeLimitExceeded",
@@ -162,6 +163,13 @@ class Terminated(_JobEnded):
 
 class RestartFreqExceeded(Exception):
     """Workers ended abnormally too often in too short a time; the pool does not go on replacing them."""
+
+
+class HandshakeError(AuthenticationError, AssertionError):
+    """The peer does not know how to prove that it holds the key, or does not ask for a proof.
+
+    The original asserts that it does; hence the second base.
+    """
 
 
 class CoroStop(Exception):

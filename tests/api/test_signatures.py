@@ -22,7 +22,7 @@ OWNER_DRIVES = "not built yet: belongs to pools that their owner drives (threads
 VERSION = "versions go on where the original's end"
 
 _FACTORIES = """
-    Array JoinableQueue Manager Pipe Queue RawArray RawValue SimpleQueue Value allow_connection_pickling
+    Array JoinableQueue Manager Queue RawArray RawValue SimpleQueue Value
 """
 #: What the original's handler threads call, and Celery's event loop in their place.
 _OWNERS = """
@@ -59,9 +59,6 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "billiard.reduction": {
         "ForkingPickler": "names its parameters; all that could be given still can",
-    },
-    "billiard.dummy": {
-        "Pipe": LATER,
     },
     "billiard.synchronize": {
         "Condition.notify": "takes a count, as the standard library's does",

@@ -6,10 +6,12 @@ use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
 use billiard::arena::Lease;
+use billiard::sys::stream::{Piece, Room};
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::PyBufferError;
+use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// From this size on, other threads may run while bytes are copied.
 const DETACH: usize = 256 * 1024;
@@ -87,5 +89,115 @@ impl SharedView {
             ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, c_int::from(this.readonly), flags)
         };
         if rc == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+/// A bytes object in the making: nobody else sees it before all of it is written.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    bytes: Py<PyBytes>,
+    len: usize,
+}
+
+impl Blank {
+    /// Memory for so many bytes, which says nothing yet.
+    pub(crate) fn new(py: Python<'_>, len: usize) -> PyResult<Self> {
+        let size = isize::try_from(len).map_err(|_| pyo3::exceptions::PyMemoryError::new_err(()))?;
+        // SAFETY: attached; without a source the object is made with memory that is not initialised, which nobody reads.
+        let object = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size) };
+        // SAFETY: a new reference, or null with an exception set.
+        let object = unsafe { Bound::from_owned_ptr_or_err(py, object) }?;
+        Ok(Self { bytes: object.cast_into::<PyBytes>()?.unbind(), len })
+    }
+
+    /// How many bytes it is to have.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What is behind the first bytes of it.
+    pub(crate) fn room(&mut self, py: Python<'_>, from: usize) -> Room<'_> {
+        let start = self.bytes.bind(py).as_bytes().as_ptr().cast_mut();
+        let from = from.min(self.len);
+        // SAFETY: the object is ours alone and has so many bytes.
+        unsafe { Room::at(start.wrapping_add(from), self.len - from) }
+    }
+
+    /// The object, of which every byte has been written.
+    pub(crate) fn finish(self, py: Python<'_>) -> Bound<'_, PyBytes> {
+        self.bytes.into_bound(py)
+    }
+}
+
+/// The bytes of a buffer that somebody else has, to be sent.
+pub(crate) struct Source(PyUntypedBuffer);
+
+impl Source {
+    /// Of anything with bytes; what does not lie in one piece is copied.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(object)?;
+        if buffer.is_c_contiguous() {
+            return Ok(Self(buffer));
+        }
+        let py = object.py();
+        let view = py.import("builtins")?.getattr("memoryview")?.call1((object,))?;
+        Ok(Self(PyUntypedBuffer::get(&view.call_method0("tobytes")?)?))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len_bytes()
+    }
+
+    /// So many bytes from there on; less where it ends.
+    pub(crate) fn piece(&self, from: usize, len: usize) -> Piece<'_> {
+        let from = from.min(self.len());
+        let len = len.min(self.len() - from);
+        // SAFETY: one piece of so many bytes, kept where it is by the export that `self` holds.
+        unsafe { Piece::at(self.0.buf_ptr().cast::<u8>().cast_const().wrapping_add(from), len) }
+    }
+}
+
+/// The bytes of a buffer that somebody else has, to be written to.
+pub(crate) struct Sink(PyUntypedBuffer);
+
+impl Sink {
+    /// Of anything whose bytes can be written to and lie in one piece.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(object)?;
+        if buffer.readonly() {
+            return Err(PyTypeError::new_err("the buffer is read-only; pass one that can be written to"));
+        }
+        if !buffer.is_c_contiguous() {
+            return Err(PyTypeError::new_err("the buffer does not lie in one piece; pass one that does"));
+        }
+        Ok(Self(buffer))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len_bytes()
+    }
+
+    /// So many bytes from there on; less where it ends.
+    pub(crate) fn room(&self, from: usize, len: usize) -> Room<'_> {
+        let from = from.min(self.len());
+        let len = len.min(self.len() - from);
+        // SAFETY: one piece of so many writable bytes, kept where it is by the export that `self` holds.
+        unsafe { Room::at(self.0.buf_ptr().cast::<u8>().wrapping_add(from), len) }
+    }
+
+    /// Copies a part out, or back in.
+    pub(crate) fn copy_out(&self, py: Python<'_>, from: usize, len: usize, to: &mut Blank) {
+        let range = Range {
+            from: self.0.buf_ptr().cast::<u8>().wrapping_add(from.min(self.len())),
+            to: to.bytes.bind(py).as_bytes().as_ptr().cast_mut(),
+            len: len.min(to.len()).min(self.len().saturating_sub(from)),
+        };
+        transfer(py, range);
+    }
+
+    pub(crate) fn copy_in(&self, py: Python<'_>, at: usize, bytes: &[u8]) {
+        let len = bytes.len().min(self.len().saturating_sub(at));
+        let to = self.0.buf_ptr().cast::<u8>().wrapping_add(at.min(self.len()));
+        transfer(py, Range { from: bytes.as_ptr(), to, len });
     }
 }

@@ -3,14 +3,20 @@
 use std::io;
 
 use billiard::arena::CellError;
+use billiard::conn::ConnError;
+use billiard::conn::auth::AuthError;
 use billiard::process::zygote::ZygoteError;
 use billiard::sync::SyncError;
 use billiard::sys::SignalError;
-use pyo3::PyErr;
 use pyo3::exceptions::{
-    PyAssertionError, PyBrokenPipeError, PyChildProcessError, PyOSError, PyProcessLookupError,
+    PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyOSError, PyProcessLookupError,
     PyRuntimeError, PyValueError,
 };
+use pyo3::{PyErr, import_exception};
+
+import_exception!(billiard.exceptions, AuthenticationError);
+import_exception!(billiard.exceptions, BufferTooShort);
+import_exception!(billiard.exceptions, HandshakeError);
 
 /// An error of the core that knows its Python exception.
 pub(crate) trait IntoPyErr {
@@ -77,6 +83,34 @@ impl IntoPyErr for SyncError {
 const fn libc_einval() -> i32 {
     // The same number on every Linux.
     22
+}
+
+impl IntoPyErr for ConnError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::Closed => PyEOFError::new_err(self.to_string()),
+            Self::WouldBlock => PyBlockingIOError::new_err((libc_eagain(), self.to_string())),
+            Self::Auth(error) => error.into_py_err(),
+            Self::Os { source, .. } => source.into_py_err(),
+            other => PyOSError::new_err(other.to_string()),
+        }
+    }
+}
+
+impl IntoPyErr for AuthError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::HungUp => PyEOFError::new_err(self.to_string()),
+            // COMPAT: the original asserts that a challenge is one.
+            Self::NoChallenge => HandshakeError::new_err(self.to_string()),
+            other => AuthenticationError::new_err(other.to_string()),
+        }
+    }
+}
+
+const fn libc_eagain() -> i32 {
+    // The same number on every Linux.
+    11
 }
 
 const fn libc_esrch() -> i32 {

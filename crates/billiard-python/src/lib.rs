@@ -5,12 +5,15 @@ mod buffers;
 mod calls;
 mod codec;
 mod conditions;
+mod connection;
+mod door;
 mod engine;
 mod errors;
 mod fork;
 mod functions;
 mod handles;
 mod locks;
+mod pickling;
 mod process;
 mod python;
 mod reports;
@@ -34,6 +37,10 @@ mod _billiard {
     use crate::buffers::SharedView;
     #[pymodule_export]
     use crate::conditions::{Barrier, Condition, Event};
+    #[pymodule_export]
+    use crate::connection::{Connection, pipe, wait};
+    #[pymodule_export]
+    use crate::door::{Doorman, answer_challenge, introduce, judge_answer, new_challenge};
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]

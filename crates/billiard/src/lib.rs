@@ -8,9 +8,11 @@
 //! | [`arena`] | shared-memory segments, and what is allocated in them: extents, cells |
 //! | [`sync`] | locks, semaphores, conditions, events and barriers between processes |
 //! | [`process`] | child processes: zygotes that fork them, handles that know how they end, watches that end orphans |
+//! | [`conn`] | framed connections, listeners, mutual authentication, waiting for many |
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
+pub mod conn;
 mod failpoint;
 pub mod pool;
 mod primitives;

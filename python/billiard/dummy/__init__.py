@@ -30,6 +30,7 @@ __all__ = [
     "JoinableQueue",
     "Lock",
     "Manager",
+    "Pipe",
     "Pool",
     "Process",
     "Queue",

@@ -77,6 +77,15 @@ impl Deadline {
         }
     }
 
+    /// The one of the two that comes first.
+    #[must_use]
+    pub fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::At(one), Self::At(two)) => Self::At(one.min(two)),
+            (Self::Never, at) | (at, Self::Never) => at,
+        }
+    }
+
     /// Whether the time is up.
     #[must_use]
     pub fn passed(self) -> bool {

@@ -33,6 +33,19 @@ pub fn lend<'fd>(number: RawFd) -> io::Result<BorrowedFd<'fd>> {
     Ok(fd)
 }
 
+/// Borrows the descriptor with this number, as [`lend`] does, without asking the kernel whether it is open: if it is not, the
+/// call that it is used for says so.
+///
+/// # Errors
+/// The number is negative.
+pub fn trust<'fd>(number: RawFd) -> io::Result<BorrowedFd<'fd>> {
+    if number < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: not negative; that it stays open is the caller's word, and a number that is not open is refused by the kernel.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
 /// Takes the descriptor with this number over, and marks it to be closed on exec. Whoever had it must not use it any more.
 ///
 /// # Errors

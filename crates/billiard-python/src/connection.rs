@@ -1,0 +1,728 @@
+//! Connections as Python sees them: whole messages, and the objects in them. What waits, waits outside of the interpreter.
+
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use billiard::conn::frame::{Head, HeadReader};
+use billiard::conn::transport::{Heard, Line, Moved, drain, fill, prepare, read_head};
+use billiard::conn::{ConnError, Pause};
+use billiard::sys::descriptor::{close_raw, trust};
+use billiard::sys::poll::{Awaited, Readiness, Woken, any_ready, poll_one};
+use billiard::sys::Interrupts;
+use billiard::sys::stream::{Kind, Piece, Room};
+use billiard::sys::{Deadline, Identity, Moment, listening, me};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
+
+use crate::buffers::{Blank, Sink, Source};
+use crate::errors::{BufferTooShort, IntoPyErr};
+use crate::pickling::Pickle;
+use crate::python;
+use crate::wait::{Blocking, Wait};
+
+/// What is moved without letting other threads run, if it can be moved at once: letting go of the interpreter, and getting it
+/// back, may take longer.
+const SHORT: usize = 64 * 1024;
+/// Has passed.
+const AT_ONCE: Deadline = Deadline::At(Moment(0));
+
+/// A message that has arrived in part. Whoever was interrupted left it here, and the next who receives goes on with it.
+#[derive(Debug, Default)]
+struct Partial {
+    head: HeadReader,
+    body: Option<Blank>,
+    arrived: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    number: RawFd,
+    kind: Kind,
+    readable: bool,
+    writable: bool,
+    /// The peer has got a part of a message and not the rest.
+    broken: bool,
+    partial: Partial,
+    users: Users,
+}
+
+/// Who is using the descriptor. Closing it under a thread that waits for it would let that thread read from whatever gets
+/// its number next.
+#[derive(Debug)]
+struct Users {
+    count: u32,
+    /// FORK: the threads of another process do not come back to be counted.
+    of: Identity,
+    /// To be closed by the last of them.
+    closing: Option<RawFd>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    In,
+    Out,
+    Either,
+}
+
+/// One end of a stream of messages.
+#[pyclass(frozen, subclass, dict, weakref, module = "billiard._billiard")]
+#[derive(Debug)]
+pub(crate) struct Connection {
+    slot: Mutex<Slot>,
+}
+
+/// The descriptor, for as long as it is used.
+struct Use<'a> {
+    connection: &'a Connection,
+    by: Identity,
+    fd: BorrowedFd<'a>,
+    kind: Kind,
+}
+
+impl Use<'_> {
+    fn line<'a>(&'a self, deadline: Deadline, interrupts: Option<Interrupts<'a>>) -> Line<'a> {
+        Line { fd: self.fd, kind: self.kind, deadline, interrupts }
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        let mut slot = self.connection.lock();
+        let users = &mut slot.users;
+        if users.of == self.by && users.count > 0 {
+            users.count -= 1;
+            if users.count == 0
+                && let Some(number) = users.closing.take()
+            {
+                close_raw(number);
+            }
+        }
+    }
+}
+
+fn closed() -> PyErr {
+    PyOSError::new_err("handle is closed")
+}
+
+/// Deadlines of Python. One that is no number is a mistake, and waiting for ever would hide it.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {
+    match timeout {
+        Some(seconds) if seconds.is_nan() => Err(PyValueError::new_err("the timeout is not a number")),
+        Some(seconds) if seconds <= 0.0 => Ok(AT_ONCE),
+        other => Ok(Deadline::from_seconds(other)),
+    }
+}
+
+impl Connection {
+    /// FORK: held only while attached, and never while anything is called that might let go of the interpreter. So no thread
+    /// that is not copied can hold it.
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, direction: Direction) -> PyResult<Use<'_>> {
+        let mut slot = self.lock();
+        if slot.number < 0 {
+            return Err(closed());
+        }
+        if direction == Direction::In && !slot.readable {
+            return Err(PyOSError::new_err("connection is write-only"));
+        }
+        if direction == Direction::Out && !slot.writable {
+            return Err(PyOSError::new_err("connection is read-only"));
+        }
+        if direction == Direction::Out && slot.broken {
+            return Err(ConnError::Broken.into_py_err());
+        }
+        let by = me();
+        if slot.users.of != by {
+            slot.users = Users { count: 0, of: by, closing: None };
+        }
+        slot.users.count += 1;
+        let fd = trust(slot.number).map_err(IntoPyErr::into_py_err)?;
+        Ok(Use { connection: self, by, fd, kind: slot.kind })
+    }
+
+    fn send_pieces(&self, py: Python<'_>, line: &Use<'_>, pieces: &mut [Piece<'_>]) -> PyResult<()> {
+        let left = |pieces: &[Piece<'_>]| pieces.iter().map(Piece::len).sum::<usize>();
+        let whole = left(pieces);
+        prepare(line.fd, line.kind, whole);
+        let sent = push(py, line, pieces);
+        match sent {
+            Ok(true) => Ok(()),
+            failed => {
+                self.lock().broken = left(pieces) != whole;
+                failed?;
+                Err(ConnError::WouldBlock.into_py_err())
+            }
+        }
+    }
+
+    /// Reads a message into an object of its own.
+    fn receive_bytes<'py>(&self, py: Python<'py>, limit: Option<u64>) -> PyResult<Bound<'py, PyBytes>> {
+        let line = self.enter(Direction::In)?;
+        self.receiving(py, |partial| {
+            let len = self.receive_head(py, &line, partial, limit)?;
+            receive_body(py, &line, partial, len)?;
+            finished(py, partial)
+        })
+    }
+
+    /// Lets `receive` go on with a message that has arrived in part, and keeps what it leaves.
+    fn receiving<T>(
+        &self,
+        _py: Python<'_>,
+        receive: impl FnOnce(&mut Partial) -> PyResult<T>,
+    ) -> PyResult<T> {
+        let mut partial = std::mem::take(&mut self.lock().partial);
+        let received = receive(&mut partial);
+        if !partial.head.is_untouched() {
+            self.lock().partial = partial;
+        }
+        received
+    }
+
+    fn receive_head(
+        &self,
+        py: Python<'_>,
+        line: &Use<'_>,
+        partial: &mut Partial,
+        limit: Option<u64>,
+    ) -> PyResult<usize> {
+        let length = match receive_length(py, line, &mut partial.head) {
+            Ok(length) => length,
+            Err(Failure::Stream(error)) => {
+                *partial = Partial::default();
+                if matches!(error, ConnError::Frame(_)) {
+                    self.give_up_reading();
+                }
+                return Err(error.into_py_err());
+            }
+            Err(Failure::Python(error)) => return Err(error),
+        };
+        let acceptable = limit.is_none_or(|limit| length <= limit);
+        let len = usize::try_from(length).ok().filter(|len| acceptable && isize::try_from(*len).is_ok());
+        len.ok_or_else(|| {
+            *partial = Partial::default();
+            self.give_up_reading();
+            let limit = limit.unwrap_or(isize::MAX as u64);
+            ConnError::TooLong { announced: length, limit }.into_py_err()
+        })
+    }
+
+    /// What follows is not understood any more.
+    fn give_up_reading(&self) {
+        let writable = {
+            let mut slot = self.lock();
+            if slot.writable {
+                slot.readable = false;
+            }
+            slot.writable
+        };
+        if !writable {
+            self.close();
+        }
+    }
+}
+
+/// Why there is no length.
+enum Failure {
+    Stream(ConnError),
+    Python(PyErr),
+}
+
+/// An error that already is Python's, or one that becomes so.
+impl IntoPyErr for Failure {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::Stream(error) => error.into_py_err(),
+            Self::Python(error) => error,
+        }
+    }
+}
+
+fn receive_length(py: Python<'_>, line: &Use<'_>, head: &mut HeadReader) -> Result<u64, Failure> {
+    match read_head(line.line(AT_ONCE, None), head).map_err(Failure::Stream)? {
+        Heard::Length(length) => return Ok(length),
+        Heard::Paused(Pause::NotNow) => return Err(Failure::Stream(ConnError::WouldBlock)),
+        Heard::Paused(_) => {}
+    }
+    let mut failure = None;
+    let waited = py.wait_for(|interrupts| {
+        Ok::<_, std::io::Error>(match read_head(line.line(Deadline::Never, interrupts), head) {
+            Ok(Heard::Length(length)) => Wait::Ready(Some(length)),
+            Ok(Heard::Paused(Pause::Interrupted)) => Wait::Interrupted,
+            Ok(Heard::Paused(_)) => {
+                failure = Some(ConnError::WouldBlock);
+                Wait::Ready(None)
+            }
+            Err(error) => {
+                failure = Some(error);
+                Wait::Ready(None)
+            }
+        })
+    });
+    let waited = waited.map_err(Failure::Python)?.flatten();
+    waited.ok_or_else(|| Failure::Stream(failure.unwrap_or(ConnError::WouldBlock)))
+}
+
+fn receive_body(py: Python<'_>, line: &Use<'_>, partial: &mut Partial, len: usize) -> PyResult<()> {
+    let body = match &mut partial.body {
+        Some(body) => body,
+        none => none.insert(Blank::new(py, len)?),
+    };
+    let mut room = body.room(py, partial.arrived);
+    let pulled = pull(py, line, &mut room);
+    partial.arrived = len - room.left();
+    settle(pulled, partial, len)
+}
+
+/// What has become of a message's body.
+fn settle(pulled: PyResult<Moved>, partial: &mut Partial, len: usize) -> PyResult<()> {
+    match pulled? {
+        Moved::All => Ok(()),
+        Moved::Ended => {
+            let got = std::mem::take(partial).arrived as u64;
+            Err(ConnError::Torn { got, want: len as u64 }.into_py_err())
+        }
+        Moved::Paused(_) => Err(ConnError::WouldBlock.into_py_err()),
+    }
+}
+
+/// The message, all of which is there.
+fn finished<'py>(py: Python<'py>, partial: &mut Partial) -> PyResult<Bound<'py, PyBytes>> {
+    let body = std::mem::take(partial).body.map_or_else(|| Blank::new(py, 0), Ok)?;
+    Ok(body.finish(py))
+}
+
+/// Reads until there is no room left, the stream has ended, or a descriptor in non-blocking mode has nothing more.
+fn pull(py: Python<'_>, line: &Use<'_>, room: &mut Room<'_>) -> PyResult<Moved> {
+    if room.left() <= SHORT {
+        match fill(line.line(AT_ONCE, None), room).map_err(IntoPyErr::into_py_err)? {
+            Moved::Paused(Pause::TimedOut | Pause::Interrupted) => {}
+            done => return Ok(done),
+        }
+    }
+    move_all(py, |interrupts| fill(line.line(Deadline::Never, interrupts), room))
+}
+
+/// Writes until nothing is left. False: a descriptor in non-blocking mode does not take it all.
+fn push(py: Python<'_>, line: &Use<'_>, pieces: &mut [Piece<'_>]) -> PyResult<bool> {
+    if pieces.iter().map(Piece::len).sum::<usize>() <= SHORT {
+        match drain(line.line(AT_ONCE, None), pieces).map_err(IntoPyErr::into_py_err)? {
+            Moved::Paused(Pause::TimedOut | Pause::Interrupted) => {}
+            done => return Ok(done == Moved::All),
+        }
+    }
+    move_all(py, |interrupts| drain(line.line(Deadline::Never, interrupts), pieces)).map(|moved| moved == Moved::All)
+}
+
+fn move_all(
+    py: Python<'_>,
+    mut step: impl FnMut(Option<Interrupts<'_>>) -> std::io::Result<Moved> + Send,
+) -> PyResult<Moved> {
+    let moved = py.wait_for(|interrupts| {
+        Ok::<_, std::io::Error>(match step(interrupts)? {
+            Moved::Paused(Pause::Interrupted) => Wait::Interrupted,
+            done => Wait::Ready(done),
+        })
+    })?;
+    Ok(moved.unwrap_or(Moved::Paused(Pause::TimedOut)))
+}
+
+#[pymethods]
+impl Connection {
+    #[new]
+    #[pyo3(signature = (*_args: "Any", **_kwargs: "Any"))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        let users = Users { count: 0, of: me(), closing: None };
+        let partial = Partial::default();
+        let kind = Kind::Other;
+        let slot = Slot { number: -1, kind, readable: false, writable: false, broken: false, partial, users };
+        Self { slot: Mutex::new(slot) }
+    }
+
+    /// Begin to use a descriptor, which belongs to this object from now on.
+    ///
+    /// Args:
+    ///     number: The descriptor.
+    ///     readable: Whether messages can be received.
+    ///     writable: Whether messages can be sent.
+    fn _open(&self, number: RawFd, readable: bool, writable: bool) {
+        self.close();
+        // What is not open fails when it is used.
+        let kind = trust(number).and_then(Kind::of).unwrap_or(Kind::Other);
+        let mut slot = self.lock();
+        (slot.number, slot.kind, slot.readable, slot.writable) = (number, kind, readable, writable);
+        (slot.broken, slot.partial) = (false, Partial::default());
+    }
+
+    /// The descriptor's number; None once it is closed.
+    #[getter]
+    fn _handle(&self) -> Option<RawFd> {
+        let number = self.lock().number;
+        (number >= 0).then_some(number)
+    }
+
+    #[getter]
+    fn _readable(&self) -> bool {
+        self.readable()
+    }
+
+    #[getter]
+    fn _writable(&self) -> bool {
+        self.writable()
+    }
+
+    /// Whether this end has been closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.lock().number < 0
+    }
+
+    /// Whether messages can be received.
+    #[getter]
+    fn readable(&self) -> bool {
+        self.lock().readable
+    }
+
+    /// Whether messages can be sent.
+    #[getter]
+    fn writable(&self) -> bool {
+        self.lock().writable
+    }
+
+    /// The descriptor's number.
+    ///
+    /// Raises:
+    ///     OSError: The connection is closed on this side.
+    fn fileno(&self) -> PyResult<RawFd> {
+        self._handle().ok_or_else(closed)
+    }
+
+    /// Close this end. A thread that is waiting for the connection goes on waiting, and closes it when it is done.
+    fn close(&self) {
+        let mut slot = self.lock();
+        let number = std::mem::replace(&mut slot.number, -1);
+        if number < 0 {
+            return;
+        }
+        if slot.users.count > 0 && slot.users.of == me() {
+            slot.users.closing = Some(number);
+        } else {
+            close_raw(number);
+        }
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exc_type = None, exc_value = None, exc_tb = None))]
+    fn __exit__(
+        slf: &Bound<'_, Self>,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc_value: Option<&Bound<'_, PyAny>>,
+        exc_tb: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (exc_type, exc_value, exc_tb);
+        slf.call_method0(pyo3::intern!(slf.py(), "close")).map(drop)
+    }
+
+    /// Send an object, pickled. Waits until the system has taken all of it.
+    ///
+    /// Args:
+    ///     obj: The object. If it cannot be pickled, nothing is sent.
+    ///
+    /// Raises:
+    ///     OSError: The connection is closed on this side or cannot send, or an earlier message was cut off.
+    ///     BrokenPipeError: The peer is gone.
+    ///     BlockingIOError: The connection does not block, and there is no room for the message now.
+    fn send(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
+        drop(self.enter(Direction::Out)?);
+        let pickle = Pickle::of(obj)?;
+        let body = pickle.pieces(py);
+        let head = Head::of(body.iter().map(Piece::len).sum());
+        let line = self.enter(Direction::Out)?;
+        if let [only] = body.as_slice() {
+            return self.send_pieces(py, &line, &mut [Piece::of(head.as_bytes()), *only]);
+        }
+        let mut pieces = vec![Piece::of(head.as_bytes())];
+        pieces.extend(body);
+        self.send_pieces(py, &line, &mut pieces)
+    }
+
+    /// Receive an object. Waits for it; the end of the stream counts.
+    ///
+    /// Returns:
+    ///     The object that the peer has sent.
+    ///
+    /// Raises:
+    ///     EOFError: The peer has closed its end, and everything it had sent was received.
+    ///     OSError: The connection is closed on this side or cannot receive; or the stream ended inside a message.
+    ///     BlockingIOError: The connection does not block, and there is no whole message now.
+    fn recv<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let message = self.receive_bytes(py, None)?;
+        python::loads(py)?.call1((message,))
+    }
+
+    /// Send bytes as one message. Waits until the system has taken all of it.
+    ///
+    /// Args:
+    ///     buf: Anything with bytes. What does not lie in one piece is copied.
+    ///     offset: Where in it the message begins, in bytes.
+    ///     size: How many bytes it has; None for all that follow.
+    ///
+    /// Raises:
+    ///     ValueError: Offset or size are negative, or there are not so many bytes.
+    ///     OSError: The connection is closed on this side or cannot send, or an earlier message was cut off.
+    ///     BrokenPipeError: The peer is gone.
+    ///     BlockingIOError: The connection does not block, and there is no room for the message now.
+    #[pyo3(signature = (buf, offset = 0, size = None))]
+    fn send_bytes(
+        &self,
+        py: Python<'_>,
+        buf: &Bound<'_, PyAny>,
+        offset: isize,
+        size: Option<isize>,
+    ) -> PyResult<()> {
+        let line = self.enter(Direction::Out)?;
+        let source = Source::of(buf)?;
+        let from = usize::try_from(offset).map_err(|_| PyValueError::new_err("offset is negative"))?;
+        let most =
+            source.len().checked_sub(from).ok_or_else(|| PyValueError::new_err("buffer length < offset"))?;
+        let len = match size.map(usize::try_from) {
+            None => most,
+            Some(Err(_)) => return Err(PyValueError::new_err("size is negative")),
+            Some(Ok(len)) if len > most => {
+                return Err(PyValueError::new_err("buffer length < offset + size"));
+            }
+            Some(Ok(len)) => len,
+        };
+        let head = Head::of(len);
+        self.send_pieces(py, &line, &mut [Piece::of(head.as_bytes()), source.piece(from, len)])
+    }
+
+    /// Receive one message as bytes. Waits for it; the end of the stream counts.
+    ///
+    /// Args:
+    ///     maxlength: The longest message that is accepted, in bytes; None for any. After a longer one nothing more can be received.
+    ///
+    /// Raises:
+    ///     EOFError: The peer has closed its end, and everything it had sent was received.
+    ///     OSError: The message is longer; or the connection is closed on this side or cannot receive; or the stream ended inside a message.
+    ///     ValueError: A negative length.
+    ///     BlockingIOError: The connection does not block, and there is no whole message now.
+    #[pyo3(signature = (maxlength = None))]
+    fn recv_bytes<'py>(&self, py: Python<'py>, maxlength: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let limit = maxlength.map(u64::try_from).transpose();
+        let limit = limit.map_err(|_| PyValueError::new_err("negative maxlength"))?;
+        self.receive_bytes(py, limit)
+    }
+
+    /// Receive one message into memory of the caller's. Waits for it; the end of the stream counts.
+    ///
+    /// Args:
+    ///     buf: Where to: anything that can be written to and lies in one piece.
+    ///     offset: Where in it the message is to begin, in bytes.
+    ///
+    /// Returns:
+    ///     How many bytes the message has.
+    ///
+    /// Raises:
+    ///     BufferTooShort: It does not fit; it is the exception's argument.
+    ///     EOFError: The peer has closed its end, and everything it had sent was received.
+    ///     OSError: The connection is closed on this side or cannot receive; or the stream ended inside a message.
+    ///     ValueError: The offset is negative or behind the end.
+    ///     BlockingIOError: The connection does not block, and there is no whole message now.
+    #[pyo3(signature = (buf, offset = 0))]
+    fn recv_bytes_into(&self, py: Python<'_>, buf: &Bound<'_, PyAny>, offset: isize) -> PyResult<usize> {
+        let line = self.enter(Direction::In)?;
+        let sink = Sink::of(buf)?;
+        let from = usize::try_from(offset).map_err(|_| PyValueError::new_err("negative offset"))?;
+        let most = sink.len().checked_sub(from).ok_or_else(|| PyValueError::new_err("offset too large"))?;
+        self.receiving(py, |partial| {
+            let len = self.receive_head(py, &line, partial, None)?;
+            if len > most || partial.body.is_some() {
+                receive_body(py, &line, partial, len)?;
+                let message = finished(py, partial)?;
+                if len > most {
+                    return Err(BufferTooShort::new_err((message.unbind(),)));
+                }
+                sink.copy_in(py, from, message.as_bytes());
+                return Ok(len);
+            }
+            let mut room = sink.room(from, len);
+            let pulled = pull(py, &line, &mut room);
+            let arrived = len - room.left();
+            if !matches!(pulled, Ok(Moved::All)) {
+                // The caller's memory is the caller's: what has come of the message has to wait elsewhere.
+                let mut body = Blank::new(py, len)?;
+                sink.copy_out(py, from, arrived, &mut body);
+                (partial.body, partial.arrived) = (Some(body), arrived);
+            }
+            settle(pulled, partial, len)?;
+            *partial = Partial::default();
+            Ok(len)
+        })
+    }
+
+    /// Tell whether something can be received without waiting. The end of the stream counts.
+    ///
+    /// Args:
+    ///     timeout: Seconds to wait for it; 0 and less look and return, None waits for ever.
+    ///
+    /// Raises:
+    ///     OSError: The connection is closed on this side or cannot receive.
+    ///     ValueError: The timeout is not a number.
+    #[pyo3(signature = (timeout = Some(0.0)))]
+    fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let line = self.enter(Direction::In)?;
+        let deadline = deadline(timeout)?;
+        let glance = poll_one(line.fd, Awaited::Data, AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
+        if glance == Woken::Ready || deadline == AT_ONCE {
+            return Ok(glance == Woken::Ready);
+        }
+        let found = py.wait_for(|interrupts| {
+            poll_one(line.fd, Awaited::Data, deadline, interrupts).map(|woken| match woken {
+                Woken::Ready => Wait::Ready(()),
+                Woken::TimedOut => Wait::TimedOut,
+                Woken::Interrupted => Wait::Interrupted,
+            })
+        })?;
+        Ok(found.is_some())
+    }
+
+    /// Write bytes as they are, without a length in front: the rest of a message that was begun otherwise.
+    ///
+    /// Args:
+    ///     buf: Anything with bytes.
+    ///     offset: Where in it to begin.
+    ///
+    /// Returns:
+    ///     How many bytes were written: all, or as many as a connection that does not block takes now.
+    ///
+    /// Raises:
+    ///     OSError: The connection is closed on this side.
+    ///     BrokenPipeError: The peer is gone.
+    ///     BlockingIOError: The connection does not block, and takes nothing now.
+    fn send_offset(&self, py: Python<'_>, buf: &Bound<'_, PyAny>, offset: isize) -> PyResult<usize> {
+        let line = self.enter(Direction::Either)?;
+        let source = Source::of(buf)?;
+        // COMPAT: as a slice counts, from the end if negative.
+        let from =
+            usize::try_from(offset).unwrap_or_else(|_| source.len().saturating_sub(offset.unsigned_abs()));
+        let piece = source.piece(from, usize::MAX);
+        let mut pieces = [piece];
+        let all = push(py, &line, &mut pieces)?;
+        let written = piece.len() - pieces[0].len();
+        if written == 0 && !all { Err(ConnError::WouldBlock.into_py_err()) } else { Ok(written) }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Nobody can be using it any more.
+        let slot = self.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if slot.number >= 0 {
+            close_raw(slot.number);
+        }
+    }
+}
+
+/// Two descriptors that are connected, closed on exec: those of a socket pair, or the one to read from and the one to write to.
+///
+/// Raises:
+///     OSError: No descriptor is left.
+#[pyfunction]
+pub(crate) fn pipe(
+    duplex: bool,
+    first_nonblocking: bool,
+    second_nonblocking: bool,
+) -> PyResult<(RawFd, RawFd)> {
+    let ends = if duplex { listening::pair() } else { listening::pipe() };
+    let (one, other) = ends.map_err(IntoPyErr::into_py_err)?;
+    for (end, nonblocking) in [(&one, first_nonblocking), (&other, second_nonblocking)] {
+        if nonblocking {
+            listening::unblock(std::os::fd::AsFd::as_fd(end)).map_err(IntoPyErr::into_py_err)?;
+        }
+    }
+    Ok((one.into_raw_fd(), other.into_raw_fd()))
+}
+
+/// The descriptor of what somebody waits for.
+fn number_of(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let py = object.py();
+    let number = if let Ok(connection) = object.cast::<Connection>() {
+        connection.get().fileno()?
+    } else if object.is_instance_of::<PyInt>() {
+        object.extract()?
+    } else if let Some(fileno) = object.getattr_opt(pyo3::intern!(py, "fileno"))? {
+        fileno.call0()?.extract()?
+    } else if let Some(reader) = object.getattr_opt(pyo3::intern!(py, "_reader"))? {
+        // A queue is ready when what it is read from is.
+        reader.call_method0(pyo3::intern!(py, "fileno"))?.extract()?
+    } else {
+        return Err(PyTypeError::new_err("argument must be an int, or have a fileno() method."));
+    };
+    if number < 0 {
+        let text = format!("file descriptor cannot be a negative integer ({number})");
+        return Err(PyValueError::new_err(text));
+    }
+    Ok(number)
+}
+
+/// Wait until something can be read from at least one of several objects.
+///
+/// Args:
+///     object_list: The objects: connections, sockets, queues, sentinels, descriptors, and whatever has a fileno().
+///     timeout: Seconds to wait; 0 and less look and return, None waits for ever.
+///
+/// Returns:
+///     Those that are ready, each once, in their order. The end of a stream counts.
+///
+/// Raises:
+///     OSError: One of them is closed.
+///     TypeError: One of them has no descriptor.
+///     ValueError: One of the descriptors is not open; or the timeout is not a number.
+#[pyfunction]
+#[pyo3(signature = (object_list, timeout = None) -> "list[Any]")]
+pub(crate) fn wait<'py>(
+    py: Python<'py>,
+    object_list: &Bound<'py, PyAny>,
+    timeout: Option<f64>,
+) -> PyResult<Bound<'py, PyList>> {
+    let deadline = deadline(timeout)?;
+    let mut objects: Vec<Bound<'py, PyAny>> = Vec::new();
+    for object in object_list.try_iter()? {
+        let object = object?;
+        if !objects.iter().any(|known| known.is(&object)) {
+            objects.push(object);
+        }
+    }
+    let mut set = Vec::with_capacity(objects.len());
+    for object in &objects {
+        set.push(Readiness::of(number_of(object)?, Awaited::Data));
+    }
+    let glance = any_ready(&mut set, AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
+    if glance != Woken::Ready && deadline != AT_ONCE {
+        py.wait_for(|interrupts| {
+            any_ready(&mut set, deadline, interrupts).map(|woken| match woken {
+                Woken::Ready => Wait::Ready(()),
+                Woken::TimedOut => Wait::TimedOut,
+                Woken::Interrupted => Wait::Interrupted,
+            })
+        })?;
+    }
+    let ready = PyList::empty(py);
+    for (object, found) in objects.into_iter().zip(&set) {
+        if found.is_unknown() {
+            return Err(PyValueError::new_err(format!("invalid file descriptor {}", found.number())));
+        }
+        if found.is_ready() {
+            ready.append(object)?;
+        }
+    }
+    Ok(ready)
+}
