@@ -2,11 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-<<<<<<< HEAD
-__all__ = ["ApplyResult", "Barrier", "BoundedSemaphore", "Child", "Condition", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
-=======
-__all__ = ["ApplyResult", "Child", "Connection", "Doorman", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Parent", "Runtime", "Seat", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "spawn", "usable_cpu_count", "wait"]
->>>>>>> h-conn
+__all__ = ["ApplyResult", "Barrier", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -287,7 +283,6 @@ class Child:
         """
 
 @disjoint_base
-<<<<<<< HEAD
 class Condition:
     """
     A condition in shared memory, with its lock: what `billiard.synchronize` makes its class of.
@@ -353,7 +348,9 @@ class Condition:
 
         Raises:
             AssertionError: The calling thread does not hold the lock.
-=======
+        """
+
+@disjoint_base
 class Connection:
     """
     One end of a stream of messages.
@@ -536,7 +533,6 @@ class Doorman:
     def close(self, /) -> None:
         """
         Send everybody away who stands at the door.
->>>>>>> h-conn
         """
 
 @final

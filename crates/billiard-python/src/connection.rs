@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use billiard::conn::frame::{Head, HeadReader};
 use billiard::conn::transport::{Heard, Line, Moved, drain, fill, prepare, read_head};
 use billiard::conn::{ConnError, Pause};
+use billiard::sys::Interrupts;
 use billiard::sys::descriptor::{close_raw, trust};
 use billiard::sys::poll::{Awaited, Readiness, Woken, any_ready, poll_one};
-use billiard::sys::Interrupts;
 use billiard::sys::stream::{Kind, Piece, Room};
 use billiard::sys::{Deadline, Identity, Moment, listening, me};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
@@ -315,7 +315,8 @@ fn push(py: Python<'_>, line: &Use<'_>, pieces: &mut [Piece<'_>]) -> PyResult<bo
             done => return Ok(done == Moved::All),
         }
     }
-    move_all(py, |interrupts| drain(line.line(Deadline::Never, interrupts), pieces)).map(|moved| moved == Moved::All)
+    move_all(py, |interrupts| drain(line.line(Deadline::Never, interrupts), pieces))
+        .map(|moved| moved == Moved::All)
 }
 
 fn move_all(

@@ -9,8 +9,8 @@ use billiard::process::zygote::ZygoteError;
 use billiard::sync::SyncError;
 use billiard::sys::SignalError;
 use pyo3::exceptions::{
-    PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyOSError, PyProcessLookupError,
-    PyRuntimeError, PyValueError,
+    PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyOSError,
+    PyProcessLookupError, PyRuntimeError, PyValueError,
 };
 use pyo3::{PyErr, import_exception};
 

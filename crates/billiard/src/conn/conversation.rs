@@ -8,8 +8,8 @@ use super::frame::{Head, HeadReader};
 use super::handshake::{Handshake, Next, Role};
 use super::transport::{Heard, Line, Moved, Pause, drain, fill, read_head};
 use crate::sys::Deadline;
-use crate::sys::poll::{Awaited, Woken, poll_one};
 use crate::sys::Interrupts;
+use crate::sys::poll::{Awaited, Woken, poll_one};
 use crate::sys::stream::{Kind, Piece, Room};
 
 /// How a handshake stands.
@@ -81,7 +81,9 @@ impl Conversation {
     ) -> Result<Option<Pause>, ConnError> {
         loop {
             let Standing::Waiting(what) = self.go_on()? else { return Ok(None) };
-            match poll_one(self.socket.as_fd(), what, deadline, interrupts).map_err(os("wait for the peer"))? {
+            match poll_one(self.socket.as_fd(), what, deadline, interrupts)
+                .map_err(os("wait for the peer"))?
+            {
                 Woken::Ready => {}
                 Woken::TimedOut => return Ok(Some(Pause::TimedOut)),
                 Woken::Interrupted => return Ok(Some(Pause::Interrupted)),
@@ -115,7 +117,12 @@ impl Conversation {
 
     const fn line<'a>(socket: std::os::fd::BorrowedFd<'a>) -> Line<'a> {
         // Long past: nothing here waits.
-        Line { fd: socket, kind: Kind::Socket, deadline: Deadline::At(crate::sys::Moment(0)), interrupts: None }
+        Line {
+            fd: socket,
+            kind: Kind::Socket,
+            deadline: Deadline::At(crate::sys::Moment(0)),
+            interrupts: None,
+        }
     }
 
     /// Whether all has been sent.

@@ -11,8 +11,8 @@ use super::error::{ConnError, os};
 use super::handshake::Role;
 use super::transport::Pause;
 use crate::sys::Deadline;
-use crate::sys::poll::{Awaited, Readiness, Woken, any_ready};
 use crate::sys::Interrupts;
+use crate::sys::poll::{Awaited, Readiness, Woken, any_ready};
 use crate::sys::{Moment, listening, now};
 
 /// So many prove themselves at a time; with one more, the one that has taken longest is shown out.

@@ -7,8 +7,8 @@ use std::os::fd::BorrowedFd;
 use super::error::{ConnError, os};
 use super::frame::HeadReader;
 use crate::sys::Deadline;
-use crate::sys::poll::{Awaited, Woken, poll_one};
 use crate::sys::Interrupts;
+use crate::sys::poll::{Awaited, Woken, poll_one};
 use crate::sys::stream::{self, Kind, Piece, Room};
 
 /// After so much without a pause the caller gets to see its signals.
