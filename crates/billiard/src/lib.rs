@@ -7,6 +7,7 @@
 //! | [`sys`] | the only room that talks to the kernel |
 //! | [`arena`] | shared-memory segments, and the extents inside them |
 //! | [`process`] | child processes: zygotes that fork them, handles that know how they end, watches that end orphans |
+//! | [`queue`] | message queues of many producers and many consumers, any of which may be killed at any instant |
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
@@ -14,4 +15,5 @@ mod failpoint;
 pub mod pool;
 mod primitives;
 pub mod process;
+pub mod queue;
 pub mod sys;

@@ -1,0 +1,197 @@
+//! Sleeping until what a lock guards changes, so that whoever is killed, and wherever, takes no wake-up with it. See "Who
+//! wakes whom" in the README of this room for the states of the word and why they are enough.
+
+use std::io;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use super::lock::{Held, Locked, Spot, lock, lock_until};
+use crate::failpoint;
+use crate::primitives::Word;
+use crate::sys::Deadline;
+use crate::sys::poll::Woken;
+use crate::sys::robust::{OWNER, WAITERS};
+
+/// Somebody sleeps, and nobody was told to get up.
+const ARMED: u32 = WAITERS;
+/// Nobody sleeps, or whoever was told to get up will look after the others.
+const QUIET: u32 = 0;
+
+/// A watch: the word that threads sleep on, and about how many do. Those who were killed are counted too.
+pub(super) struct Watch<'a, S: Spot, W> {
+    pub(super) spot: &'a S,
+    pub(super) sleepers: &'a W,
+}
+
+impl<S: Spot, W> Clone for Watch<'_, S, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Spot, W> Copy for Watch<'_, S, W> {}
+
+/// The duty of whoever was told to get up: to look after the other sleepers once it has what it came for.
+#[must_use]
+pub(super) struct Duty<'a, S: Spot, W> {
+    watch: Watch<'a, S, W>,
+    here: S::Here,
+    chain: S::Chain,
+}
+
+/// How a rest ended.
+pub(super) enum Rest<'a, S: Spot, W> {
+    /// It is there, or may be: look again.
+    Up(Option<Duty<'a, S, W>>),
+    TimedOut,
+    Interrupted,
+}
+
+/// Makes a change under the lock that sleepers wait for: `commit` makes it with one store. Of each watch one sleeper, or
+/// `most`, gets up.
+#[inline]
+pub(super) fn publish<S: Spot, W: Word<u32>>(
+    held: &Held<'_, S>,
+    watches: &[Watch<'_, S, W>],
+    most: u32,
+    commit: impl FnOnce(),
+) {
+    // Relaxed: a watch is only armed under the lock, which we hold.
+    let waits = |word: u32| word != QUIET && word & OWNER == 0;
+    if !watches.iter().any(|watch| waits(watch.spot.word().load(Relaxed))) {
+        commit();
+        return;
+    }
+    wake_with(held, watches, most, commit);
+}
+
+#[cold]
+fn wake_with<S: Spot, W: Word<u32>>(
+    held: &Held<'_, S>,
+    watches: &[Watch<'_, S, W>],
+    most: u32,
+    commit: impl FnOnce(),
+) {
+    let here = held.here;
+    let chain = S::chain(here);
+    held.spot().keep(here);
+    let mut owned = [None; 2];
+    // Whoever is killed while it owns a watch wakes a sleeper by that: so the watch is taken before the change is made.
+    for (watch, owned) in watches.iter().zip(&mut owned) {
+        watch.spot.announce(here);
+        let seen = watch.spot.word().load(Relaxed);
+        let mine = S::tid(here) | WAITERS;
+        if seen & OWNER == 0
+            && seen != QUIET
+            && watch.spot.word().compare_exchange(seen, mine, AcqRel, Relaxed).is_ok()
+        {
+            *owned = Some(S::chain(here));
+            watch.spot.keep(here);
+        }
+    }
+    held.spot().announce(here);
+    failpoint::pass("queue_owns_watch");
+    commit();
+    failpoint::pass("queue_committed");
+    for (watch, before) in watches.iter().zip(owned).rev() {
+        let Some(before) = before else { continue };
+        watch.spot.announce(here);
+        // Out of the chain before anybody else can put it into his: its place in the chain lies beside the word.
+        S::restore(here, before);
+        watch.spot.word().store(QUIET, Release);
+        // Killed here, the kernel wakes one: the word is announced, and zero.
+        failpoint::pass("queue_quiet");
+        watch.spot.wake(most);
+    }
+    held.spot().announce(here);
+    S::restore(here, chain);
+}
+
+/// Sleeps until somebody publishes, unless it is `ready` already. `ready` is asked under the lock.
+///
+/// # Blocking
+/// Until a change, the deadline, or a signal handler.
+pub(super) fn rest<'a, S: Spot, W: Word<u32>>(
+    guard: &'a S,
+    watch: Watch<'a, S, W>,
+    here: S::Here,
+    spin: bool,
+    deadline: Deadline,
+    ready: impl FnOnce() -> bool,
+) -> io::Result<Rest<'a, S, W>> {
+    let held = match lock_until(guard, here, spin, deadline)? {
+        Locked::Held(held) => held,
+        Locked::TimedOut => return Ok(Rest::TimedOut),
+        Locked::Interrupted => return Ok(Rest::Interrupted),
+    };
+    if ready() {
+        return Ok(Rest::Up(None));
+    }
+    let word = watch.spot.word();
+    let seen = word.load(Acquire);
+    if seen & OWNER == 0 && seen != ARMED {
+        // Refused: somebody has just got up, and arms it or wakes us before it leaves.
+        let _ = word.compare_exchange(seen, ARMED, AcqRel, Relaxed);
+    }
+    // Under the lock, so that whoever counts the sleepers under it counts this one.
+    watch.sleepers.fetch_add(1, AcqRel);
+    let expected = word.load(Acquire);
+    failpoint::pass("queue_armed");
+    drop(held);
+    watch.spot.announce(here);
+    let woken = if expected & WAITERS == 0 { Ok(Woken::Ready) } else { watch.spot.sleep(expected, deadline) };
+    failpoint::pass("queue_up");
+    watch.sleepers.fetch_sub(1, AcqRel);
+    let up = match woken {
+        Ok(Woken::Ready) => Ok(Rest::Up(take_duty(watch, here))),
+        Ok(Woken::TimedOut) => Ok(Rest::TimedOut),
+        Ok(Woken::Interrupted) => Ok(Rest::Interrupted),
+        Err(error) => Err(error),
+    };
+    S::retract(here);
+    up
+}
+
+fn take_duty<'a, S: Spot, W: Word<u32>>(watch: Watch<'a, S, W>, here: S::Here) -> Option<Duty<'a, S, W>> {
+    let seen = watch.spot.word().load(Acquire);
+    if seen & OWNER != 0 || seen == ARMED {
+        // Somebody else has the duty, or there was nothing left to get up for.
+        return None;
+    }
+    watch.spot.word().compare_exchange(seen, S::tid(here) | WAITERS, AcqRel, Relaxed).ok()?;
+    let chain = S::chain(here);
+    watch.spot.keep(here);
+    failpoint::pass("queue_on_duty");
+    Some(Duty { watch, here, chain })
+}
+
+impl<S: Spot, W: Word<u32>> Duty<'_, S, W> {
+    /// Hands the duty on, if there is `more`, or sees to it that the next change wakes somebody.
+    pub(super) fn pass_on(self, guard: &S, spin: bool, more: impl FnOnce() -> bool) -> io::Result<()> {
+        let Self { watch, here, chain } = self;
+        let locked = lock(guard, here, spin);
+        if locked.is_ok() {
+            guard.keep(here);
+        }
+        watch.spot.announce(here);
+        // Out of the chain before anybody else can put it into his.
+        match locked {
+            Ok(_) => guard.link(here, chain),
+            Err(_) => S::restore(here, chain),
+        }
+        if locked.is_err() || more() {
+            watch.spot.word().store(QUIET, Release);
+            failpoint::pass("queue_passing_on");
+            watch.spot.wake(1);
+        } else {
+            let left = if watch.sleepers.load(Acquire) > 0 { ARMED } else { QUIET };
+            watch.spot.word().store(left, Release);
+        }
+        if locked.is_ok() {
+            guard.announce(here);
+            S::restore(here, chain);
+        } else {
+            S::retract(here);
+        }
+        locked.map(drop)
+    }
+}
