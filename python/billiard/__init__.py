@@ -32,9 +32,12 @@ __docformat__ = "restructuredtext"
 __all__ = [
     "AuthenticationError",
     "BufferTooShort",
+    "JoinableQueue",
     "Pool",
     "Process",
     "ProcessError",
+    "Queue",
+    "SimpleQueue",
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
     "TimeoutError",
@@ -65,6 +68,9 @@ _default = _context._default_context
 
 Process = _context.Process
 Pool = _default.Pool
+Queue = _default.Queue
+JoinableQueue = _default.JoinableQueue
+SimpleQueue = _default.SimpleQueue
 cpu_count = _default.cpu_count
 usable_cpu_count = _default.usable_cpu_count
 forking_enable = _default.forking_enable

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from ._serializers import Serializer
     from .pool import Pool as PoolType
+    from .queues import JoinableQueue as JoinableQueueType
+    from .queues import Queue as QueueType
+    from .queues import SimpleQueue as SimpleQueueType
 
 __all__: list[str] = []  # things are copied from here to the package
 
@@ -140,6 +143,24 @@ class BaseContext:
             enable_timeouts=enable_timeouts,
             **kwargs,
         )
+
+    def Queue(self, maxsize: int = 0) -> QueueType:
+        """Return a queue; `billiard.queues.Queue` describes it."""
+        from .queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueueType:
+        """Return a queue that knows what is done; `billiard.queues.JoinableQueue` describes it."""
+        from .queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self) -> SimpleQueueType:
+        """Return a queue that is a pipe; `billiard.queues.SimpleQueue` describes it."""
+        from .queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
 
     def freeze_support(self) -> None:
         """Be the child, if this process is one that a frozen program has started; nothing anywhere else."""

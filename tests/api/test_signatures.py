@@ -22,8 +22,8 @@ OWNER_DRIVES = "not built yet: belongs to pools that their owner drives (threads
 VERSION = "versions go on where the original's end"
 
 _FACTORIES = """
-    Array Barrier BoundedSemaphore Condition Event JoinableQueue Lock Manager Pipe Queue RLock RawArray
-    RawValue Semaphore SimpleQueue Value allow_connection_pickling
+    Array Barrier BoundedSemaphore Condition Event Lock Manager Pipe RLock RawArray
+    RawValue Semaphore Value allow_connection_pickling
 """
 #: What the original's handler threads call, and Celery's event loop in their place.
 _OWNERS = """

@@ -3,10 +3,12 @@
 use std::io;
 
 use billiard::process::zygote::ZygoteError;
+use billiard::queue::QueueError;
 use billiard::sys::SignalError;
 use pyo3::PyErr;
 use pyo3::exceptions::{
-    PyBrokenPipeError, PyChildProcessError, PyOSError, PyProcessLookupError, PyRuntimeError, PyValueError,
+    PyBrokenPipeError, PyChildProcessError, PyMemoryError, PyOSError, PyProcessLookupError, PyRuntimeError,
+    PyValueError,
 };
 
 /// An error of the core that knows its Python exception.
@@ -45,6 +47,17 @@ impl IntoPyErr for ZygoteError {
             Self::TooManyDescriptors(_) => PyValueError::new_err(format!("too many fds: {self}")),
             Self::WrongProcess => PyRuntimeError::new_err(self.to_string()),
             other => PyChildProcessError::new_err(other.to_string()),
+        }
+    }
+}
+
+impl IntoPyErr for QueueError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::Os { source, .. } => source.into_py_err(),
+            Self::NoRoom { .. } => PyMemoryError::new_err(self.to_string()),
+            Self::TooManyDone | Self::Foreign => PyValueError::new_err(self.to_string()),
+            other => PyOSError::new_err(other.to_string()),
         }
     }
 }

@@ -11,6 +11,7 @@ mod functions;
 mod handles;
 mod process;
 mod python;
+mod queue;
 mod reports;
 mod shared;
 mod stream;
@@ -37,6 +38,8 @@ mod _billiard {
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
+    #[pymodule_export]
+    use crate::queue::MessageQueue;
     #[pymodule_export]
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
     #[pymodule_export]

@@ -147,9 +147,8 @@ impl Stage {
     }
 
     /// Has the consumers leave who are left. One may take the word that was meant for two.
-    fn finish<'a>(&self, consumers: impl Iterator<Item = &'a mut Child>, what: &str) {
+    fn finish(&self, mut consumers: Vec<&mut Child>, what: &str) {
         let end = soon();
-        let mut consumers: Vec<_> = consumers.collect();
         while consumers.iter_mut().any(|consumer| matches!(consumer.try_wait(), Ok(None))) {
             assert!(!end.passed(), "{what}: a consumer hangs");
             if self.queue.is_empty() {
@@ -254,7 +253,7 @@ fn try_place(place: &str, times: u32, costs: bool, most: Option<u32>) {
         let whole = ended(producer, &what);
         assert!(whole || who < 3, "{what}: a producer was killed that was not to be");
     }
-    stage.finish(consumers.iter_mut(), &what);
+    stage.finish(consumers.iter_mut().collect(), &what);
     let killed = consumers.iter_mut().filter_map(|consumer| (!ended(consumer, &what)).then_some(())).count();
     assert!(killed <= 3);
     // Each may have got two at once.
@@ -287,7 +286,7 @@ fn kill_at_random(most: Option<u32>) {
         assert!(ended(player, &what), "{what}: a producer was killed that was not to be");
     }
     let consumers = players.iter_mut().filter(|(role, _)| *role == "get");
-    stage.finish(consumers.map(|(_, player)| player), &what);
+    stage.finish(consumers.map(|(_, player)| player).collect(), &what);
     for (_, player) in players.iter_mut().filter(|(role, _)| *role == "get") {
         assert!(ended(player, &what), "{what}: a consumer was killed that was not to be");
     }

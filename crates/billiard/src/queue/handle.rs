@@ -57,6 +57,7 @@ struct Local {
     spin: Mutex<Spin>,
     /// Whether the process is known as one that puts.
     entered: AtomicBool,
+    closed: AtomicBool,
 }
 
 /// A queue of messages between processes: any number may put, any number may get, and any of them may be killed at any
@@ -172,7 +173,11 @@ impl Queue {
     }
 
     fn local(&self) -> &Local {
-        self.local.get(|| Local { spin: Mutex::new(Spin::new(self.spin)), entered: AtomicBool::new(false) })
+        self.local.get(|| Local {
+            spin: Mutex::new(Spin::new(self.spin)),
+            entered: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// How many messages are in the queue.
@@ -501,14 +506,27 @@ impl Queue {
         writers::left(&self.chain.store.map)
     }
 
-    /// Notes that this process will put nothing more, as if it had ended.
-    pub fn stop_writing(&self) -> Result<(), QueueError> {
+    /// Notes that this process will neither put nor get any more. Nobody is kept from it: whoever offers this to programs asks
+    /// [`Queue::is_closed`].
+    ///
+    /// # Fork
+    /// A child that is forked afterwards has an open queue.
+    pub fn close(&self) -> Result<(), QueueError> {
+        let local = self.local();
+        local.closed.store(true, Release);
         // Relaxed: only this process reads it.
-        if self.local().entered.swap(false, Relaxed) {
+        if local.entered.swap(false, Relaxed) {
             let here = here().doing("close a queue")?;
             let _held = lock(self.block(AT_PUT), here, self.spin).doing("close a queue")?;
             writers::leave(&self.chain.store.map);
         }
         Ok(())
+    }
+
+    /// Whether this process has closed the queue.
+    #[inline]
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.local().closed.load(Acquire)
     }
 }

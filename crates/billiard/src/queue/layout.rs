@@ -78,7 +78,7 @@ impl Mark {
     }
 
     pub(super) const fn pack(self) -> u64 {
-        (self.count as u64) << 32 | self.offset / 8
+        ((self.count as u64) << 32) | (self.offset / 8)
     }
 }
 
@@ -98,8 +98,8 @@ const IS_JUMP: u64 = 0x4a;
 impl Header {
     pub(super) const fn pack(self) -> u64 {
         match self {
-            Self::Message(len) => IS_MESSAGE << KIND | len,
-            Self::Jump(to) => IS_JUMP << KIND | to,
+            Self::Message(len) => (IS_MESSAGE << KIND) | len,
+            Self::Jump(to) => (IS_JUMP << KIND) | to,
         }
     }
 

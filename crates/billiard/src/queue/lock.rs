@@ -245,7 +245,8 @@ impl<S: Spot> Locked<'_, S> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering::SeqCst;

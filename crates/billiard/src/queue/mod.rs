@@ -7,7 +7,8 @@ mod handle;
 mod layout;
 mod lock;
 mod store;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod watch;
 mod writers;
