@@ -195,3 +195,203 @@ impl<S: Spot, W: Word<u32>> Duty<'_, S, W> {
         locked.map(drop)
     }
 }
+
+/// Every interleaving of those who publish and those who sleep; loom reports a sleeper whom nobody wakes as a deadlock. See
+/// `make loom`.
+#[cfg(test)]
+#[cfg(loom)]
+mod interleavings {
+    use loom::sync::atomic::AtomicU32;
+    use loom::sync::{Arc, Condvar, Mutex};
+    use loom::thread;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Sleepers {
+        asleep: u32,
+        woken: u32,
+    }
+
+    /// A word to sleep on, as the kernel has it.
+    #[derive(Default)]
+    struct Word32 {
+        word: AtomicU32,
+        sleepers: Mutex<Sleepers>,
+        changed: Condvar,
+    }
+
+    impl Word32 {
+        fn wake(&self, most: u32) {
+            let mut sleepers = self.sleepers.lock().unwrap();
+            sleepers.woken += most.min(sleepers.asleep - sleepers.woken);
+            self.changed.notify_all();
+        }
+
+        fn sleep(&self, expected: u32) {
+            let mut sleepers = self.sleepers.lock().unwrap();
+            if self.word.load(Acquire) != expected {
+                return;
+            }
+            sleepers.asleep += 1;
+            while sleepers.woken == 0 {
+                sleepers = self.changed.wait(sleepers).unwrap();
+            }
+            sleepers.asleep -= 1;
+            sleepers.woken -= 1;
+        }
+    }
+
+    /// The word in the hands of one thread. A doomed one is killed as soon as it is woken.
+    #[derive(Clone)]
+    struct Fake {
+        word: Arc<Word32>,
+        doomed: bool,
+    }
+
+    impl Spot for Fake {
+        type Here = u32;
+        type Chain = ();
+
+        fn tid(here: u32) -> u32 {
+            here
+        }
+
+        fn word(&self) -> &impl Word<u32> {
+            &self.word.word
+        }
+
+        fn announce(&self, _: u32) {}
+        fn retract(_: u32) {}
+        fn keep(&self, _: u32) {}
+        fn link(&self, _: u32, (): ()) {}
+        fn chain(_: u32) {}
+        fn restore(_: u32, (): ()) {}
+
+        fn sleep(&self, expected: u32, _: Deadline) -> io::Result<Woken> {
+            self.word.sleep(expected);
+            if self.doomed {
+                // What the kernel does for the word that was announced.
+                if self.word.word.load(Acquire) == 0 {
+                    self.word.wake(1);
+                }
+                return Err(io::ErrorKind::Other.into());
+            }
+            Ok(Woken::Ready)
+        }
+
+        fn wake(&self, most: u32) {
+            self.word.wake(most);
+        }
+    }
+
+    /// A queue of nothing but numbers: how many were put and how many were got.
+    #[derive(Default)]
+    struct Shared {
+        put_lock: Arc<Word32>,
+        get_lock: Arc<Word32>,
+        messages: Arc<Word32>,
+        sleepers: AtomicU32,
+        put: AtomicU32,
+        got: AtomicU32,
+    }
+
+    impl Shared {
+        fn new() -> Arc<Self> {
+            Arc::new(Self::default())
+        }
+
+        fn spot(word: &Arc<Word32>, doomed: bool) -> Fake {
+            Fake { word: Arc::clone(word), doomed }
+        }
+
+        fn put(&self, me: u32) {
+            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, false));
+            let held = lock(&guard, me, false).unwrap();
+            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            publish(&held, &[watch], 1, || self.put.store(self.put.load(Relaxed) + 1, Release));
+        }
+
+        fn is_empty(&self) -> bool {
+            self.got.load(Acquire) == self.put.load(Acquire)
+        }
+
+        fn take(&self, me: u32) -> bool {
+            let guard = Self::spot(&self.get_lock, false);
+            let _held = lock(&guard, me, false).unwrap();
+            let there = !self.is_empty();
+            if there {
+                self.got.store(self.got.load(Relaxed) + 1, Release);
+            }
+            there
+        }
+
+        /// As `Queue::get` does it. A doomed one ends when it is woken, if it ever sleeps.
+        fn get(&self, me: u32, doomed: bool) -> bool {
+            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, doomed));
+            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            let mut duty = None;
+            loop {
+                let got = self.take(me);
+                if let Some(duty) = Option::take(&mut duty) {
+                    Duty::pass_on(duty, &guard, false, || !self.is_empty()).unwrap();
+                }
+                if got {
+                    return true;
+                }
+                match rest(&guard, watch, me, false, Deadline::Never, || !self.is_empty()) {
+                    Ok(Rest::Up(given)) => duty = given,
+                    Ok(_) => unreachable!("no deadline, no signals"),
+                    Err(_) => return false,
+                }
+            }
+        }
+    }
+
+    /// Three threads have more interleavings than anybody can wait for: then fewer preemptions are tried.
+    fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.max_branches = 20_000;
+        model.check(body);
+    }
+
+    #[test]
+    fn a_sleeper_gets_every_message() {
+        model(2, || {
+            let shared = Shared::new();
+            let putting = Arc::clone(&shared);
+            let producer = thread::spawn(move || (0..2).for_each(|_| putting.put(1)));
+            (0..2).for_each(|_| assert!(shared.get(2, false)));
+            producer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_sleepers_get_a_message_each() {
+        model(1, || {
+            let shared = Shared::new();
+            let getting = Arc::clone(&shared);
+            let other = thread::spawn(move || getting.get(3, false));
+            let putting = Arc::clone(&shared);
+            let producer = thread::spawn(move || (0..2).for_each(|_| putting.put(1)));
+            assert!(shared.get(2, false));
+            assert!(other.join().unwrap());
+            producer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_sleeper_that_is_killed_when_it_is_woken_takes_no_wake_up_with_it() {
+        model(1, || {
+            let shared = Shared::new();
+            let getting = Arc::clone(&shared);
+            let doomed = thread::spawn(move || getting.get(3, true));
+            let putting = Arc::clone(&shared);
+            let producer = thread::spawn(move || (0..2).for_each(|_| putting.put(1)));
+            assert!(shared.get(2, false));
+            producer.join().unwrap();
+            doomed.join().unwrap();
+        });
+    }
+}
