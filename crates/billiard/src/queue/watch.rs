@@ -289,7 +289,6 @@ mod interleavings {
     #[derive(Default)]
     struct Shared {
         put_lock: Arc<Word32>,
-        get_lock: Arc<Word32>,
         messages: Arc<Word32>,
         sleepers: AtomicU32,
         put: AtomicU32,
@@ -316,14 +315,9 @@ mod interleavings {
             self.got.load(Acquire) == self.put.load(Acquire)
         }
 
-        fn take(&self, me: u32) -> bool {
-            let guard = Self::spot(&self.get_lock, false);
-            let _held = lock(&guard, me, false).unwrap();
-            let there = !self.is_empty();
-            if there {
-                self.got.store(self.got.load(Relaxed) + 1, Release);
-            }
-            there
+        fn take(&self) -> bool {
+            let got = self.got.load(Acquire);
+            got != self.put.load(Acquire) && self.got.compare_exchange(got, got + 1, AcqRel, Relaxed).is_ok()
         }
 
         /// As `Queue::get` does it. A doomed one ends when it is woken, if it ever sleeps.
@@ -332,7 +326,7 @@ mod interleavings {
             let watch = Watch { spot: &watched, sleepers: &self.sleepers };
             let mut duty = None;
             loop {
-                let got = self.take(me);
+                let got = self.take();
                 if let Some(duty) = Option::take(&mut duty) {
                     Duty::pass_on(duty, &guard, false, || !self.is_empty()).unwrap();
                 }
@@ -348,10 +342,12 @@ mod interleavings {
         }
     }
 
-    /// Three threads have more interleavings than anybody can wait for: then fewer preemptions are tried.
+    /// Three threads have more interleavings than anybody can wait for: of those with few preemptions, as many are tried as
+    /// can be in a minute.
     fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(preemptions);
+        model.max_duration = Some(std::time::Duration::from_secs(60));
         model.max_branches = 20_000;
         model.check(body);
     }
