@@ -36,13 +36,16 @@ __all__ = [
     "BufferTooShort",
     "Condition",
     "Event",
+    "JoinableQueue",
     "Lock",
     "Pipe",
     "Pool",
     "Process",
     "ProcessError",
+    "Queue",
     "RLock",
     "Semaphore",
+    "SimpleQueue",
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
     "TimeoutError",
@@ -83,6 +86,9 @@ RLock = _default.RLock
 Semaphore = _default.Semaphore
 Pipe = _default.Pipe
 allow_connection_pickling = _default.allow_connection_pickling
+Queue = _default.Queue
+JoinableQueue = _default.JoinableQueue
+SimpleQueue = _default.SimpleQueue
 cpu_count = _default.cpu_count
 usable_cpu_count = _default.usable_cpu_count
 forking_enable = _default.forking_enable

@@ -3,6 +3,7 @@ from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
 __all__ = ["ApplyResult", "Barrier", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Child", "Engine", "Feeder", "IMapIterator", "IMapUnorderedIterator", "MapResult", "MessageQueue", "Parent", "Runtime", "Seat", "SharedView", "Zygote", "ZygoteServer", "build_info", "fork", "get_pdeathsig", "has_pidfd", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "oom_kills", "packet_pair", "set_pdeathsig", "spawn", "usable_cpu_count"]
 
 @disjoint_base
 class ApplyResult:
@@ -766,6 +767,165 @@ class MapResult(ApplyResult):
     def _number_left(self, /) -> int:
         """
         Chunks that have not ended.
+        """
+
+@disjoint_base
+class MessageQueue:
+    """
+    What the queues of the package are: put, get and what goes with them.
+    """
+    def __new__(cls, /, *_args: "object", **_kwargs: "object") -> MessageQueue: ...
+    def _close(self, /) -> None:
+        """
+        Note that this process will neither put nor get any more.
+        """
+    @property
+    def _closed(self, /) -> bool:
+        """
+        Whether this process has closed the queue.
+        """
+    def _descriptors(self, /) -> tuple[int, int]:
+        """
+        The descriptors for `_take`; they stay this object's.
+        """
+    def _join(self, /) -> None:
+        """
+        Wait until every object that was put was reported as done.
+        """
+    def _make(self, /, most: SupportsIndex) -> None:
+        """
+        Make the queue itself.
+
+        Args:
+            most: How many messages it holds.
+
+        Raises:
+            OSError: No memory or descriptor is left.
+        """
+    def _take(self, /, memory: SupportsIndex, bell: SupportsIndex) -> None:
+        """
+        Take over the queue that another process has made.
+
+        Args:
+            memory: Its first descriptor, which belongs to this object from now on.
+            bell: The second one.
+
+        Raises:
+            OSError: The descriptors are not open.
+            ValueError: They are not those of a queue.
+        """
+    def _task_done(self, /) -> None:
+        """
+        Report that the task of one object that was got is done.
+
+        Raises:
+            ValueError: As many were reported as were put.
+        """
+    def _unfinished(self, /) -> int:
+        """
+        How many objects were put that were not reported as done.
+        """
+    def empty(self, /) -> bool:
+        """
+        Tell whether there is no object in the queue.
+        """
+    def fileno(self, /) -> int:
+        """
+        Give a descriptor that is readable while there is an object in the queue, for `select` and its kind.
+
+        Whoever is faster may take the object away: use `get_nowait`. From the first call on, putting into an empty queue and
+        emptying it cost a system call each.
+        """
+    def full(self, /) -> bool:
+        """
+        Tell whether no object can be put until one is got.
+        """
+    def get(self, /, block: "bool" = ..., timeout: SupportsFloat | SupportsIndex | None = None, *, eof: "bool" = ...) -> Any:
+        """
+        Get an object out of the queue.
+
+        Args:
+            block: False not to wait for one.
+            timeout: Seconds to wait; None for as long as it takes, 0 and less not at all.
+            eof: True to be told when there is nothing to wait for: the queue is empty, and every process that has put into it
+                has ended or closed it. The calling process does not count, and as long as nobody has put anything, somebody
+                may.
+
+        Raises:
+            queue.Empty: There was none.
+            EOFError: There will be none, with `eof`.
+            ValueError: The queue is closed.
+            Exception: What unpickling raises. The object is gone from the queue.
+        """
+    def get_many(self, /, most: SupportsIndex | None = None, block: "bool" = ..., timeout: SupportsFloat | SupportsIndex | None = None, *, eof: "bool" = ...) -> "list[object]":
+        """
+        Get several objects out of the queue: as many as there are, at least one.
+
+        Args:
+            most: How many at most; None for no limit.
+            block: False not to wait for the first one.
+            timeout: Seconds to wait for it; None for as long as it takes, 0 and less not at all.
+            eof: As for `get`.
+
+        Returns:
+            The objects, in the order in which they were put.
+
+        Raises:
+            queue.Empty: There was none.
+            EOFError: There will be none, with `eof`.
+            ValueError: The queue is closed, or `most` is less than 1.
+            Exception: What unpickling raises. All of them are gone from the queue.
+        """
+    def get_nowait(self, /) -> Any:
+        """
+        Get an object out of the queue if there is one now.
+
+        Raises:
+            queue.Empty: There is none.
+        """
+    def put(self, /, obj: Any, block: "bool" = ..., timeout: SupportsFloat | SupportsIndex | None = None) -> None:
+        """
+        Put an object into the queue.
+
+        It is pickled at once, and when the call returns it is in the queue, whatever becomes of this process.
+
+        Args:
+            obj: Anything that can be pickled.
+            block: False not to wait for room in a full queue.
+            timeout: Seconds to wait for it; None for as long as it takes, 0 and less not at all.
+
+        Raises:
+            queue.Full: There was no room.
+            ValueError: The queue is closed.
+            OSError: There is no memory left.
+            Exception: What pickling raises, unless `_on_queue_feeder_error` does something else with it.
+        """
+    def put_many(self, /, objs: Any, block: "bool" = ..., timeout: SupportsFloat | SupportsIndex | None = None) -> None:
+        """
+        Put several objects into the queue, one after the other.
+
+        As many as there is room for become visible together, and nobody else's come between them.
+
+        Args:
+            objs: Objects that can be pickled. If one cannot, none is put, unless `_on_queue_feeder_error` returns.
+            block: False not to wait for room in a full queue.
+            timeout: Seconds to wait for it; None for as long as it takes, 0 and less not at all.
+
+        Raises:
+            queue.Full: There was no room for all of them. Its only argument is how many were put.
+            ValueError: The queue is closed.
+            OSError: There is no memory left.
+        """
+    def put_nowait(self, /, obj: Any) -> None:
+        """
+        Put an object into the queue if there is room for it now.
+
+        Raises:
+            queue.Full: There is none.
+        """
+    def qsize(self, /) -> int:
+        """
+        Tell how many objects are in the queue. When the answer is there, it may be different already.
         """
 
 @final

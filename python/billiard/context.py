@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ._serializers import Serializer
     from .connection import Connection
     from .pool import Pool as PoolType
+    from .queues import JoinableQueue as JoinableQueueType
+    from .queues import Queue as QueueType
+    from .queues import SimpleQueue as SimpleQueueType
     from .synchronize import (
         Barrier,
         BoundedSemaphore,
@@ -225,6 +228,24 @@ class BaseContext:
     def allow_connection_pickling(self) -> None:
         """Have the package's picklers know connections. They do as soon as there are any."""
         from . import connection  # noqa: F401
+
+    def Queue(self, maxsize: int = 0) -> QueueType:
+        """Return a queue; `billiard.queues.Queue` describes it."""
+        from .queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueueType:
+        """Return a queue that knows what is done; `billiard.queues.JoinableQueue` describes it."""
+        from .queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self) -> SimpleQueueType:
+        """Return a queue that is a pipe; `billiard.queues.SimpleQueue` describes it."""
+        from .queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
 
     def freeze_support(self) -> None:
         """Be the child, if this process is one that a frozen program has started; nothing anywhere else."""

@@ -20,7 +20,7 @@ from typing import Any
 MODULES = """
     billiard process context popen_fork popen_spawn_posix popen_forkserver spawn forkserver reduction
     resource_sharer semaphore_tracker util common compat dummy dummy.connection einfo exceptions pool
-    synchronize
+    queues synchronize connection
 """
 
 #: Names that are not declared public, or are another module's, and that programs use all the same: Celery
@@ -48,6 +48,7 @@ NEEDED = {
     """,
     "spawn": "is_forking old_main_modules prepare spawn_main",
     "forkserver": "MAXFDS_TO_SEND main",
+    "queues": "Empty Full Queue JoinableQueue SimpleQueue _SimpleQueue",
     "reduction": "ACKNOWLEDGE HAVE_SEND_HANDLE",
     "semaphore_tracker": "_semaphore_tracker getfd main",
     "util": """

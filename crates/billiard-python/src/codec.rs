@@ -316,6 +316,23 @@ impl Pickled {
         Layout { head, starts, len }
     }
 
+    /// Everything as one piece.
+    pub(crate) fn into_bytes(self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        if !self.has_buffers() {
+            return Ok(self.bytes);
+        }
+        let mut whole = Vec::new();
+        self.write(
+            py,
+            |len| {
+                whole.resize(len, 0);
+                Ok(whole.as_mut_ptr())
+            },
+            |start, at, _| start.wrapping_add(at),
+        )?;
+        Ok(whole)
+    }
+
     /// Writes everything to one place in shared memory: `place` finds it, `at` tells where a range of it lies.
     pub(crate) fn write<P>(
         &self,
@@ -346,6 +363,11 @@ pub(crate) fn read<'py>(py: Python<'py>, message: &Message, skip: usize) -> PyRe
             read_private(py, &bytes[skip..])
         }
     }
+}
+
+/// Reads a value that fills the bytes.
+pub(crate) fn read_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if bytes.first() == Some(&BUFFERS) { read_beside(py, bytes, 0) } else { read_private(py, bytes) }
 }
 
 /// Reads a value from private memory.

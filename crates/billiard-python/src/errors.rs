@@ -6,10 +6,11 @@ use billiard::arena::CellError;
 use billiard::conn::ConnError;
 use billiard::conn::auth::AuthError;
 use billiard::process::zygote::ZygoteError;
+use billiard::queue::QueueError;
 use billiard::sync::SyncError;
 use billiard::sys::SignalError;
 use pyo3::exceptions::{
-    PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyOSError,
+    PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyMemoryError, PyOSError,
     PyProcessLookupError, PyRuntimeError, PyValueError,
 };
 use pyo3::{PyErr, import_exception};
@@ -111,6 +112,17 @@ impl IntoPyErr for AuthError {
 const fn libc_eagain() -> i32 {
     // The same number on every Linux.
     11
+}
+
+impl IntoPyErr for QueueError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::Os { source, .. } => source.into_py_err(),
+            Self::NoRoom { .. } => PyMemoryError::new_err(self.to_string()),
+            Self::TooManyDone | Self::Foreign => PyValueError::new_err(self.to_string()),
+            other => PyOSError::new_err(other.to_string()),
+        }
+    }
 }
 
 const fn libc_esrch() -> i32 {

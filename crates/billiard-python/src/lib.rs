@@ -16,6 +16,7 @@ mod locks;
 mod pickling;
 mod process;
 mod python;
+mod queue;
 mod reports;
 mod semlock;
 mod shared;
@@ -51,6 +52,8 @@ mod _billiard {
     use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
+    #[pymodule_export]
+    use crate::queue::MessageQueue;
     #[pymodule_export]
     use crate::semlock::SemLock;
     #[pymodule_export]

@@ -58,3 +58,10 @@ pub(crate) fn timeout_error(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 pub(crate) fn synchronize<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("billiard.synchronize")?.getattr(name)
 }
+
+/// `queue.Empty` or `queue.Full` of the standard library.
+pub(crate) fn queue_error<'py>(py: Python<'py>, full: bool) -> PyResult<&'py Bound<'py, PyAny>> {
+    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static FULL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if full { cached(py, &FULL, "queue", "Full") } else { cached(py, &EMPTY, "queue", "Empty") }
+}

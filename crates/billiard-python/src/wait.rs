@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use billiard::sync::Outcome;
 use billiard::sys::signal::Mask;
@@ -59,7 +60,20 @@ pub(crate) trait Blocking {
         T: Send,
         E: IntoPyErr + Send,
         F: FnMut() -> Result<Outcome<T>, E> + Send;
+
+    /// The same for a step that sleeps on a word of memory, where no descriptor can tell of signals. One that arrives between
+    /// the look for signals and the sleep does not end the sleep. So the main thread sleeps in slices, of which each is twice
+    /// as long as the one before: a signal is late only if it hits an instant out of the time that was waited already, by no
+    /// more than that time, and a long wait wakes up hardly ever.
+    fn wait_on_word<T, E, F>(self, deadline: Deadline, step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut(Deadline) -> Result<Wait<T>, E> + Send;
 }
+
+const FIRST_SLICE: Duration = Duration::from_millis(5);
+const LONGEST_SLICE: Duration = Duration::from_secs(60);
 
 impl Blocking for Python<'_> {
     fn wait_for<T, E, F>(self, mut step: F) -> PyResult<Option<T>>
@@ -83,6 +97,27 @@ impl Blocking for Python<'_> {
             match done {
                 Ok(Wait::Ready(value)) => return Ok(Some(value)),
                 Ok(Wait::TimedOut) => return Ok(None),
+                Ok(Wait::Interrupted) => {}
+                Err(error) => return Err(error.into_py_err()),
+            }
+        }
+    }
+
+    fn wait_on_word<T, E, F>(self, deadline: Deadline, mut step: F) -> PyResult<Option<T>>
+    where
+        T: Send,
+        E: IntoPyErr + Send,
+        F: FnMut(Deadline) -> Result<Wait<T>, E> + Send,
+    {
+        let main = sys::thread::is_main();
+        let mut slice = FIRST_SLICE;
+        loop {
+            self.check_signals()?;
+            let until = if main { deadline.or_after(slice) } else { deadline };
+            match self.detach(|| step(until)) {
+                Ok(Wait::Ready(value)) => return Ok(Some(value)),
+                Ok(Wait::TimedOut) if until == deadline || deadline.passed() => return Ok(None),
+                Ok(Wait::TimedOut) => slice = (slice * 2).min(LONGEST_SLICE),
                 Ok(Wait::Interrupted) => {}
                 Err(error) => return Err(error.into_py_err()),
             }

@@ -9,6 +9,7 @@
 //! | [`sync`] | locks, semaphores, conditions, events and barriers between processes |
 //! | [`process`] | child processes: zygotes that fork them, handles that know how they end, watches that end orphans |
 //! | [`conn`] | framed connections, listeners, mutual authentication, waiting for many |
+//! | [`queue`] | message queues of many producers and many consumers, any of which may be killed at any instant |
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
@@ -17,5 +18,6 @@ mod failpoint;
 pub mod pool;
 mod primitives;
 pub mod process;
+pub mod queue;
 pub mod sync;
 pub mod sys;

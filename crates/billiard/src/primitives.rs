@@ -16,6 +16,9 @@ pub(crate) trait Word<V> {
     fn load(&self, order: Ordering) -> V;
     fn store(&self, value: V, order: Ordering);
     fn compare_exchange(&self, current: V, new: V, ok: Ordering, refused: Ordering) -> Result<V, V>;
+    fn swap(&self, value: V, order: Ordering) -> V;
+    fn fetch_add(&self, value: V, order: Ordering) -> V;
+    fn fetch_sub(&self, value: V, order: Ordering) -> V;
 }
 
 macro_rules! word {
@@ -40,6 +43,21 @@ macro_rules! word {
                 refused: Ordering,
             ) -> Result<$value, $value> {
                 self.compare_exchange(current, new, ok, refused)
+            }
+
+            #[inline(always)]
+            fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.swap(value, order)
+            }
+
+            #[inline(always)]
+            fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.fetch_add(value, order)
+            }
+
+            #[inline(always)]
+            fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.fetch_sub(value, order)
             }
         }
     };

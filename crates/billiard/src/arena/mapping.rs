@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::sys::robust::Block;
+
 /// A mapping of a shared-memory descriptor. Offsets count from its start; one outside of it is a bug and panics.
 #[derive(Debug)]
 pub struct Mapping {
@@ -58,6 +60,14 @@ impl Mapping {
         assert!(offset.is_multiple_of(8), "a word must be aligned");
         // SAFETY: as for `word32`.
         unsafe { AtomicU64::from_ptr(self.at(offset).cast()) }
+    }
+
+    /// A word whose owner's death the kernel announces, with the room around it.
+    pub(crate) fn block(&self, offset: usize) -> &Block {
+        self.check(offset, size_of::<Block>());
+        assert!(offset.is_multiple_of(align_of::<Block>()), "a block must be aligned");
+        // SAFETY: in bounds and aligned (the mapping starts at a page); it lives as long as `self`; it is made of atomics.
+        unsafe { &*self.at(offset).cast() }
     }
 
     /// Copies bytes out.

@@ -7,7 +7,7 @@ mod message;
 mod ring;
 pub mod scheduler;
 mod seat;
-mod spin;
+
 mod wake;
 mod worker;
 

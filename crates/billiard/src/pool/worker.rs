@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::ring::{self, Head};
 use super::scheduler::TaskKey;
 use super::seat::{Asleep, Command, Hub, Seat};
-use super::spin::Spin;
 use crate::arena::{Allocator, Extent, Lease};
 use crate::failpoint;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Woken, readable};
+use crate::sys::spin::Spin;
 use crate::sys::{Deadline, Moment, now};
 
 pub(super) const TASK: u32 = 1;

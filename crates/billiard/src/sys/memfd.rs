@@ -73,6 +73,61 @@ pub fn release(fd: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     retry(|| fallocate(&fd, FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE, offset, len))
 }
 
+/// Fills a buffer from an offset on.
+pub(crate) fn read_at(fd: impl AsFd, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+    while !into.is_empty() {
+        match rustix::io::pread(&fd, &mut *into, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => (into, offset) = (&mut into[n..], offset + n as u64),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Appends `len` bytes from an offset on, without making the room for them readable first.
+pub(crate) fn read_to(fd: impl AsFd, mut offset: u64, len: usize, into: &mut Vec<u8>) -> io::Result<()> {
+    into.reserve_exact(len);
+    let mut left = len;
+    while left > 0 {
+        let end = into.len();
+        // No more than asked for, however much room there happens to be.
+        let room = &mut into.spare_capacity_mut()[..left];
+        let n = match rustix::io::pread(&fd, room, offset) {
+            Ok((filled, _)) => filled.len(),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: the kernel has just written that many bytes behind the end.
+        unsafe { into.set_len(end + n) };
+        (left, offset) = (left - n, offset + n as u64);
+    }
+    Ok(())
+}
+
+/// Writes bytes from an offset on. Where there is no memory left that is an error, as it would not be for a mapping.
+pub(crate) fn write_at(fd: impl AsFd, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(&fd, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => (bytes, offset) = (&bytes[n..], offset + n as u64),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// How long a file this process may make.
+#[must_use]
+pub(crate) fn most_length() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX)
+}
+
 fn retry(mut call: impl FnMut() -> rustix::io::Result<()>) -> io::Result<()> {
     loop {
         match call() {

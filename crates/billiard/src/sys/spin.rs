@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::sys::{now, thread};
+use super::{now, thread};
 
 /// Longer than a round trip between two busy processes, shorter than two context switches and a wake-up.
 const USUAL: Duration = Duration::from_micros(50);
@@ -15,7 +15,7 @@ const FULL_CREDIT: u8 = 16;
 
 /// The experience of one waiter.
 #[derive(Debug)]
-pub(super) struct Spin {
+pub(crate) struct Spin {
     allowed: bool,
     /// Spins that may fail before we stop trying.
     credit: u8,
@@ -24,12 +24,12 @@ pub(super) struct Spin {
 
 impl Spin {
     /// `allowed`: more than one processor is usable.
-    pub(super) const fn new(allowed: bool) -> Self {
+    pub(crate) const fn new(allowed: bool) -> Self {
         Self { allowed, credit: FULL_CREDIT, limit: USUAL }
     }
 
     /// Looks until `there` or until it has taken too long. Whether it was there.
-    pub(super) fn until(&mut self, mut there: impl FnMut() -> bool) -> bool {
+    pub(crate) fn until(&mut self, mut there: impl FnMut() -> bool) -> bool {
         if there() {
             return true;
         }
@@ -61,7 +61,7 @@ impl Spin {
 
     /// A sleep has ended with what was waited for: if it was so short that spinning would have done, spinning is worth
     /// another try.
-    pub(super) fn slept(&mut self, time: Duration) {
+    pub(crate) fn slept(&mut self, time: Duration) {
         if time < LONGEST {
             self.credit = (self.credit + 4).min(FULL_CREDIT);
             self.limit = (time * 2).clamp(USUAL, LONGEST);

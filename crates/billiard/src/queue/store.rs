@@ -1,0 +1,191 @@
+//! Where the messages lie: a sparse file of segments. The first ones are mapped and stay warm; what lies beyond is only
+//! written and read, and goes back to the system as soon as it is read.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use super::layout::{AT_BACKED, AT_BITMAP, DATA, MAPPED, SEGMENT, WARM};
+use crate::arena::Mapping;
+use crate::sys::memfd;
+
+/// Segments per word of the bitmap.
+const BITS: u64 = 64;
+/// Bits per page of the bitmap.
+const PAGE_BITS: u64 = 4096 * 8;
+
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) map: Mapping,
+    segments: u64,
+}
+
+/// The segment that an offset lies in.
+pub(super) const fn segment_of(offset: u64) -> u64 {
+    offset / SEGMENT
+}
+
+/// What must not be written to in the segment of an offset any more: its last word is for the jump to the next one.
+pub(super) const fn limit_of(offset: u64) -> u64 {
+    (segment_of(offset) + 1) * SEGMENT - 8
+}
+
+impl Store {
+    pub(super) fn new(fd: Arc<OwnedFd>, span: u64) -> io::Result<Self> {
+        let map = Mapping::new(&fd, 0, (DATA + MAPPED) as usize)?;
+        Ok(Self { fd, map, segments: span / SEGMENT })
+    }
+
+    /// A message's header, or a jump.
+    #[inline]
+    pub(super) fn word(&self, offset: u64) -> io::Result<u64> {
+        if offset + 8 <= MAPPED {
+            // Relaxed: it was made visible by the mark that covers it.
+            return Ok(self.map.word64((DATA + offset) as usize).load(Relaxed));
+        }
+        let mut bytes = [0; 8];
+        memfd::read_at(self.fd.as_fd(), DATA + offset, &mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
+    #[inline]
+    pub(super) fn set_word(&self, offset: u64, word: u64) -> io::Result<()> {
+        if offset + 8 <= MAPPED {
+            // Relaxed: published with the mark.
+            self.map.word64((DATA + offset) as usize).store(word, Relaxed);
+            return Ok(());
+        }
+        memfd::write_at(self.fd.as_fd(), DATA + offset, &word.to_ne_bytes())
+    }
+
+    #[inline]
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mapped = MAPPED.saturating_sub(offset).min(bytes.len() as u64);
+        let (near, far) = bytes.split_at(mapped as usize);
+        if !near.is_empty() {
+            self.map.write((DATA + offset) as usize, near);
+        }
+        if far.is_empty() {
+            return Ok(());
+        }
+        memfd::write_at(self.fd.as_fd(), DATA + offset + mapped, far)
+    }
+
+    /// Appends bytes to `into`.
+    #[inline]
+    pub(super) fn read(&self, offset: u64, len: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        let mapped = MAPPED.saturating_sub(offset).min(len);
+        if mapped > 0 {
+            self.map.read_to((DATA + offset) as usize, mapped as usize, into);
+        }
+        if mapped < len {
+            memfd::read_to(self.fd.as_fd(), DATA + offset + mapped, (len - mapped) as usize, into)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a warm segment has memory behind it, so that touching it cannot fail.
+    pub(super) fn back(&self, first: u64, count: u64) -> io::Result<()> {
+        let end = (first + count).min(MAPPED / SEGMENT);
+        for segment in first..end {
+            let (word, bit) = (AT_BACKED + (segment / BITS * 8) as usize, 1 << (segment % BITS));
+            // Relaxed: only changed under a lock that whoever uses the segment had to take.
+            if self.map.word64(word).load(Relaxed) & bit == 0 {
+                memfd::back(&self.fd, DATA + segment * SEGMENT, SEGMENT)?;
+                self.map.word64(word).fetch_or(bit, AcqRel);
+            }
+        }
+        Ok(())
+    }
+
+    fn bits(&self, word: u64) -> &std::sync::atomic::AtomicU64 {
+        self.map.word64(AT_BITMAP + (word * 8) as usize)
+    }
+
+    /// Whether a range lies in segments that are taken: a length that comes from shared memory is not to be believed.
+    #[inline]
+    pub(super) fn has(&self, offset: u64, len: u64) -> bool {
+        let (first, last) = (segment_of(offset), segment_of(offset + len));
+        last < self.segments && (first == last || (first..=last).all(|segment| self.is_taken(segment)))
+    }
+
+    fn is_taken(&self, segment: u64) -> bool {
+        self.bits(segment / BITS).load(Acquire) & 1 << (segment % BITS) != 0
+    }
+
+    /// Takes `count` segments in a row, the lowest that are free. `None`: there is no such row.
+    pub(super) fn take(&self, count: u64) -> io::Result<Option<u64>> {
+        let Some(first) = self.find(count) else { return Ok(None) };
+        for segment in first..first + count {
+            if segment >= PAGE_BITS {
+                memfd::back(&self.fd, AT_BITMAP as u64 + segment / PAGE_BITS * 4096, 4096)?;
+            }
+            self.bits(segment / BITS).fetch_or(1 << (segment % BITS), AcqRel);
+        }
+        self.back(first, count)?;
+        Ok(Some(first))
+    }
+
+    fn find(&self, count: u64) -> Option<u64> {
+        let (mut first, mut row) = (0, 0);
+        let mut segment = 0;
+        while segment < self.segments {
+            // Acquire: whoever has given a segment back has read what was in it before.
+            let word = self.bits(segment / BITS).load(Acquire);
+            if word == u64::MAX && segment.is_multiple_of(BITS) {
+                (segment, row) = (segment + BITS, 0);
+                continue;
+            }
+            if word & 1 << (segment % BITS) == 0 {
+                if row == 0 {
+                    first = segment;
+                }
+                row += 1;
+                if row == count {
+                    return Some(first);
+                }
+            } else {
+                row = 0;
+            }
+            segment += 1;
+        }
+        None
+    }
+
+    /// Gives segments back that nothing refers to any more.
+    pub(super) fn give_back(&self, first: u64, end: u64) -> io::Result<()> {
+        let cold = first.max(WARM);
+        if cold < end {
+            for segment in cold..end.min(MAPPED / SEGMENT) {
+                let word = AT_BACKED + (segment / BITS * 8) as usize;
+                self.map.word64(word).fetch_and(!(1 << (segment % BITS)), AcqRel);
+            }
+            memfd::release(&self.fd, DATA + cold * SEGMENT, (end - cold) * SEGMENT)?;
+        }
+        for segment in first..end {
+            self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Gives back every segment that is not `used`: what was taken by those who died before they used it, or who died before
+    /// they gave it back. `used` is in ascending order.
+    pub(super) fn sweep(&self, used: &[u64]) -> io::Result<()> {
+        let mut used = used.iter().copied().peekable();
+        let words = self.segments / BITS;
+        for word in 0..words {
+            let mut taken = self.bits(word).load(Acquire);
+            while used.peek().is_some_and(|segment| segment / BITS == word) {
+                taken &= !(1 << (used.next().expect("peeked above") % BITS));
+            }
+            while taken != 0 {
+                let segment = word * BITS + u64::from(taken.trailing_zeros());
+                taken &= taken - 1;
+                self.give_back(segment, segment + 1)?;
+            }
+        }
+        Ok(())
+    }
+}

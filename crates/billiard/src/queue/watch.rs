@@ -1,0 +1,393 @@
+//! Sleeping until what a lock guards changes, so that whoever is killed, and wherever, takes no wake-up with it. See "Who
+//! wakes whom" in the README of this room for the states of the word and why they are enough.
+
+use std::io;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use super::lock::{Held, Locked, Spot, lock, lock_until};
+use crate::failpoint;
+use crate::primitives::Word;
+use crate::sys::Deadline;
+use crate::sys::poll::Woken;
+use crate::sys::robust::{OWNER, WAITERS};
+
+/// Somebody sleeps, and nobody was told to get up.
+const ARMED: u32 = WAITERS;
+/// Nobody sleeps, or whoever was told to get up will look after the others.
+const QUIET: u32 = 0;
+
+/// A watch: the word that threads sleep on, and about how many do. Those who were killed are counted too.
+pub(super) struct Watch<'a, S: Spot, W> {
+    pub(super) spot: &'a S,
+    pub(super) sleepers: &'a W,
+}
+
+impl<S: Spot, W> Clone for Watch<'_, S, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Spot, W> Copy for Watch<'_, S, W> {}
+
+/// The duty of whoever was told to get up: to look after the other sleepers once it has what it came for.
+#[must_use]
+pub(super) struct Duty<'a, S: Spot, W> {
+    watch: Watch<'a, S, W>,
+    here: S::Here,
+    chain: S::Chain,
+}
+
+/// How a rest ended.
+pub(super) enum Rest<'a, S: Spot, W> {
+    /// It is there, or may be: look again.
+    Up(Option<Duty<'a, S, W>>),
+    TimedOut,
+    Interrupted,
+}
+
+/// Makes a change under the lock that sleepers wait for: `commit` makes it with one store. Of each watch one sleeper, or
+/// `most`, gets up.
+#[inline]
+pub(super) fn publish<S: Spot, W: Word<u32>>(
+    held: &Held<'_, S>,
+    watches: &[Watch<'_, S, W>],
+    most: u32,
+    commit: impl FnOnce(),
+) {
+    // Relaxed: a watch is only armed under the lock, which we hold.
+    let waits = |word: u32| word != QUIET && word & OWNER == 0;
+    if !watches.iter().any(|watch| waits(watch.spot.word().load(Relaxed))) {
+        commit();
+        return;
+    }
+    wake_with(held, watches, most, commit);
+}
+
+#[cold]
+fn wake_with<S: Spot, W: Word<u32>>(
+    held: &Held<'_, S>,
+    watches: &[Watch<'_, S, W>],
+    most: u32,
+    commit: impl FnOnce(),
+) {
+    let here = held.here;
+    let chain = S::chain(here);
+    held.spot().keep(here);
+    let mut owned = [None; 2];
+    // Whoever is killed while it owns a watch wakes a sleeper by that: so the watch is taken before the change is made.
+    for (watch, owned) in watches.iter().zip(&mut owned) {
+        watch.spot.announce(here);
+        let seen = watch.spot.word().load(Relaxed);
+        let mine = S::tid(here) | WAITERS;
+        if seen & OWNER == 0
+            && seen != QUIET
+            && watch.spot.word().compare_exchange(seen, mine, AcqRel, Relaxed).is_ok()
+        {
+            *owned = Some(S::chain(here));
+            watch.spot.keep(here);
+        }
+    }
+    held.spot().announce(here);
+    failpoint::pass("queue_owns_watch");
+    commit();
+    failpoint::pass("queue_committed");
+    for (watch, before) in watches.iter().zip(owned).rev() {
+        let Some(before) = before else { continue };
+        watch.spot.announce(here);
+        // Out of the chain before anybody else can put it into his: its place in the chain lies beside the word.
+        S::restore(here, before);
+        watch.spot.word().store(QUIET, Release);
+        // Killed here, the kernel wakes one: the word is announced, and zero.
+        failpoint::pass("queue_quiet");
+        watch.spot.wake(most);
+    }
+    held.spot().announce(here);
+    S::restore(here, chain);
+}
+
+/// Sleeps until somebody publishes, unless it is `ready` already. `ready` is asked under the lock.
+///
+/// # Blocking
+/// Until a change, the deadline, or a signal handler.
+pub(super) fn rest<'a, S: Spot, W: Word<u32>>(
+    guard: &'a S,
+    watch: Watch<'a, S, W>,
+    here: S::Here,
+    spin: bool,
+    deadline: Deadline,
+    ready: impl FnOnce() -> bool,
+) -> io::Result<Rest<'a, S, W>> {
+    let held = match lock_until(guard, here, spin, deadline)? {
+        Locked::Held(held) => held,
+        Locked::TimedOut => return Ok(Rest::TimedOut),
+        Locked::Interrupted => return Ok(Rest::Interrupted),
+    };
+    if ready() {
+        return Ok(Rest::Up(None));
+    }
+    let word = watch.spot.word();
+    let seen = word.load(Acquire);
+    if seen & OWNER == 0 && seen != ARMED {
+        // Refused: somebody has just got up, and arms it or wakes us before it leaves.
+        let _ = word.compare_exchange(seen, ARMED, AcqRel, Relaxed);
+    }
+    // Under the lock, so that whoever counts the sleepers under it counts this one.
+    watch.sleepers.fetch_add(1, AcqRel);
+    let expected = word.load(Acquire);
+    failpoint::pass("queue_armed");
+    drop(held);
+    watch.spot.announce(here);
+    let woken = if expected & WAITERS == 0 { Ok(Woken::Ready) } else { watch.spot.sleep(expected, deadline) };
+    failpoint::pass("queue_up");
+    watch.sleepers.fetch_sub(1, AcqRel);
+    let up = match woken {
+        Ok(Woken::Ready) => Ok(Rest::Up(take_duty(watch, here))),
+        Ok(Woken::TimedOut) => Ok(Rest::TimedOut),
+        Ok(Woken::Interrupted) => Ok(Rest::Interrupted),
+        Err(error) => Err(error),
+    };
+    S::retract(here);
+    up
+}
+
+fn take_duty<'a, S: Spot, W: Word<u32>>(watch: Watch<'a, S, W>, here: S::Here) -> Option<Duty<'a, S, W>> {
+    let seen = watch.spot.word().load(Acquire);
+    if seen & OWNER != 0 || seen == ARMED {
+        // Somebody else has the duty, or there was nothing left to get up for.
+        return None;
+    }
+    watch.spot.word().compare_exchange(seen, S::tid(here) | WAITERS, AcqRel, Relaxed).ok()?;
+    let chain = S::chain(here);
+    watch.spot.keep(here);
+    failpoint::pass("queue_on_duty");
+    Some(Duty { watch, here, chain })
+}
+
+impl<S: Spot, W: Word<u32>> Duty<'_, S, W> {
+    /// Hands the duty on, if there is `more`, or sees to it that the next change wakes somebody.
+    pub(super) fn pass_on(self, guard: &S, spin: bool, more: impl FnOnce() -> bool) -> io::Result<()> {
+        let Self { watch, here, chain } = self;
+        let locked = lock(guard, here, spin);
+        if locked.is_ok() {
+            guard.keep(here);
+        }
+        watch.spot.announce(here);
+        // Out of the chain before anybody else can put it into his.
+        match locked {
+            Ok(_) => guard.link(here, chain),
+            Err(_) => S::restore(here, chain),
+        }
+        if locked.is_err() || more() {
+            watch.spot.word().store(QUIET, Release);
+            failpoint::pass("queue_passing_on");
+            watch.spot.wake(1);
+        } else {
+            let left = if watch.sleepers.load(Acquire) > 0 { ARMED } else { QUIET };
+            watch.spot.word().store(left, Release);
+        }
+        if locked.is_ok() {
+            guard.announce(here);
+            S::restore(here, chain);
+        } else {
+            S::retract(here);
+        }
+        locked.map(drop)
+    }
+}
+
+/// Every interleaving of those who publish and those who sleep; loom reports a sleeper whom nobody wakes as a deadlock. See
+/// `make loom`.
+#[cfg(test)]
+#[cfg(loom)]
+mod interleavings {
+    use loom::sync::atomic::AtomicU32;
+    use loom::sync::{Arc, Condvar, Mutex};
+    use loom::thread;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Sleepers {
+        asleep: u32,
+        woken: u32,
+    }
+
+    /// A word to sleep on, as the kernel has it.
+    #[derive(Default)]
+    struct Word32 {
+        word: AtomicU32,
+        sleepers: Mutex<Sleepers>,
+        changed: Condvar,
+    }
+
+    impl Word32 {
+        fn wake(&self, most: u32) {
+            let mut sleepers = self.sleepers.lock().unwrap();
+            sleepers.woken += most.min(sleepers.asleep - sleepers.woken);
+            self.changed.notify_all();
+        }
+
+        fn sleep(&self, expected: u32) {
+            let mut sleepers = self.sleepers.lock().unwrap();
+            if self.word.load(Acquire) != expected {
+                return;
+            }
+            sleepers.asleep += 1;
+            while sleepers.woken == 0 {
+                sleepers = self.changed.wait(sleepers).unwrap();
+            }
+            sleepers.asleep -= 1;
+            sleepers.woken -= 1;
+        }
+    }
+
+    /// The word in the hands of one thread. A doomed one is killed as soon as it is woken.
+    #[derive(Clone)]
+    struct Fake {
+        word: Arc<Word32>,
+        doomed: bool,
+    }
+
+    impl Spot for Fake {
+        type Here = u32;
+        type Chain = ();
+
+        fn tid(here: u32) -> u32 {
+            here
+        }
+
+        fn word(&self) -> &impl Word<u32> {
+            &self.word.word
+        }
+
+        fn announce(&self, _: u32) {}
+        fn retract(_: u32) {}
+        fn keep(&self, _: u32) {}
+        fn link(&self, _: u32, (): ()) {}
+        fn chain(_: u32) {}
+        fn restore(_: u32, (): ()) {}
+
+        fn sleep(&self, expected: u32, _: Deadline) -> io::Result<Woken> {
+            self.word.sleep(expected);
+            if self.doomed {
+                // What the kernel does for the word that was announced.
+                if self.word.word.load(Acquire) == 0 {
+                    self.word.wake(1);
+                }
+                return Err(io::ErrorKind::Other.into());
+            }
+            Ok(Woken::Ready)
+        }
+
+        fn wake(&self, most: u32) {
+            self.word.wake(most);
+        }
+    }
+
+    /// A queue of nothing but numbers: how many were put and how many were got.
+    #[derive(Default)]
+    struct Shared {
+        put_lock: Arc<Word32>,
+        messages: Arc<Word32>,
+        sleepers: AtomicU32,
+        put: AtomicU32,
+        got: AtomicU32,
+    }
+
+    impl Shared {
+        fn new() -> Arc<Self> {
+            Arc::new(Self::default())
+        }
+
+        fn spot(word: &Arc<Word32>, doomed: bool) -> Fake {
+            Fake { word: Arc::clone(word), doomed }
+        }
+
+        fn put(&self, me: u32) {
+            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, false));
+            let held = lock(&guard, me, false).unwrap();
+            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            publish(&held, &[watch], 1, || self.put.store(self.put.load(Relaxed) + 1, Release));
+        }
+
+        fn is_empty(&self) -> bool {
+            self.got.load(Acquire) == self.put.load(Acquire)
+        }
+
+        fn take(&self) -> bool {
+            let got = self.got.load(Acquire);
+            got != self.put.load(Acquire) && self.got.compare_exchange(got, got + 1, AcqRel, Relaxed).is_ok()
+        }
+
+        /// As `Queue::get` does it. A doomed one ends when it is woken, if it ever sleeps.
+        fn get(&self, me: u32, doomed: bool) -> bool {
+            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, doomed));
+            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            let mut duty = None;
+            loop {
+                let got = self.take();
+                if let Some(duty) = Option::take(&mut duty) {
+                    Duty::pass_on(duty, &guard, false, || !self.is_empty()).unwrap();
+                }
+                if got {
+                    return true;
+                }
+                match rest(&guard, watch, me, false, Deadline::Never, || !self.is_empty()) {
+                    Ok(Rest::Up(given)) => duty = given,
+                    Ok(_) => unreachable!("no deadline, no signals"),
+                    Err(_) => return false,
+                }
+            }
+        }
+    }
+
+    /// Three threads have more interleavings than anybody can wait for: of those with few preemptions, as many are tried as
+    /// can be in a minute.
+    fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.max_duration = Some(std::time::Duration::from_secs(60));
+        model.max_branches = 20_000;
+        model.check(body);
+    }
+
+    #[test]
+    fn a_sleeper_gets_every_message() {
+        model(2, || {
+            let shared = Shared::new();
+            let putting = Arc::clone(&shared);
+            let producer = thread::spawn(move || (0..2).for_each(|_| putting.put(1)));
+            (0..2).for_each(|_| assert!(shared.get(2, false)));
+            producer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_sleepers_get_a_message_each() {
+        model(1, || {
+            let shared = Shared::new();
+            let getting = Arc::clone(&shared);
+            let other = thread::spawn(move || getting.get(3, false));
+            let putting = Arc::clone(&shared);
+            let producer = thread::spawn(move || (0..2).for_each(|_| putting.put(1)));
+            assert!(shared.get(2, false));
+            assert!(other.join().unwrap());
+            producer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_sleeper_that_is_killed_when_it_is_woken_takes_no_wake_up_with_it() {
+        model(1, || {
+            let shared = Shared::new();
+            let getting = Arc::clone(&shared);
+            let doomed = thread::spawn(move || getting.get(3, true));
+            let putting = Arc::clone(&shared);
+            let producer = thread::spawn(move || (0..2).for_each(|_| putting.put(1)));
+            assert!(shared.get(2, false));
+            producer.join().unwrap();
+            doomed.join().unwrap();
+        });
+    }
+}
