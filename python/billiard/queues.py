@@ -160,8 +160,10 @@ class _SimpleQueue:
         wnonblock: bool = False,
         ctx: BaseContext | None = None,  # noqa: ARG002
     ) -> None:
-        from .connection import Pipe  # type: ignore[import-not-found,unused-ignore]
+        from .connection import Pipe
 
+        self._reader: Any
+        self._writer: Any
         self._reader, self._writer = Pipe(duplex=False, rnonblock=rnonblock, wnonblock=wnonblock)
         self._rlock: Any = None
         self._wlock: Any = None

@@ -10,8 +10,8 @@ use billiard::queue::QueueError;
 use billiard::sync::SyncError;
 use billiard::sys::SignalError;
 use pyo3::exceptions::{
-    PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyMemoryError, PyOSError,
-    PyProcessLookupError, PyRuntimeError, PyValueError,
+    PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyMemoryError,
+    PyOSError, PyProcessLookupError, PyRuntimeError, PyValueError,
 };
 use pyo3::{PyErr, import_exception};
 
