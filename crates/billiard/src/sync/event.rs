@@ -117,7 +117,9 @@ impl Event {
             }
             match waiter.sleep(self.word(), wanted, deadline).map_err(cannot_wait)? {
                 Rest::Woken | Rest::Look => {}
-                Rest::TimedOut => return Ok(Outcome::TimedOut),
+                // Whoever has set it may have been killed before it woke anybody: one more look.
+                Rest::TimedOut if self.word().load(Acquire) == wanted => return Ok(Outcome::TimedOut),
+                Rest::TimedOut => {}
                 Rest::Interrupted => return Ok(Outcome::Interrupted),
             }
         }

@@ -193,7 +193,11 @@ impl Lock {
                         return Ok(Outcome::Done(acquired));
                     }
                 }
-                Rest::TimedOut => return Ok(Outcome::TimedOut),
+                // Whoever has released it may have been killed before it woke anybody.
+                Rest::TimedOut => {
+                    let taken = word::take(self.word(), me, true).is_ok();
+                    return Ok(if taken { Outcome::Done(Acquired::Regularly) } else { Outcome::TimedOut });
+                }
                 Rest::Interrupted => return Ok(Outcome::Interrupted),
             }
         }

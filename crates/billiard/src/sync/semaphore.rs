@@ -133,6 +133,8 @@ impl Semaphore {
             match waiter.sleep(self.word(), wanted, deadline).map_err(cannot_wait)? {
                 Rest::Woken => failpoint::pass("semaphore.woken"),
                 Rest::Look => {}
+                // Whoever has released one may have been killed before it woke anybody.
+                Rest::TimedOut if self.take(true).is_ok() => return Ok(Outcome::Done(())),
                 Rest::TimedOut => return Ok(Outcome::TimedOut),
                 Rest::Interrupted => return Ok(Outcome::Interrupted),
             }
