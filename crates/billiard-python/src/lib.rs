@@ -14,10 +14,12 @@ mod handles;
 mod pickling;
 mod process;
 mod python;
+mod readiness;
 mod reports;
 mod shared;
 mod stream;
 mod system;
+mod traffic;
 mod wait;
 mod worker;
 mod zygote;
@@ -33,7 +35,7 @@ mod _billiard {
     #[pymodule_export]
     use crate::buffers::SharedView;
     #[pymodule_export]
-    use crate::connection::{Connection, pipe, wait};
+    use crate::connection::{Connection, pipe};
     #[pymodule_export]
     use crate::door::{Doorman, answer_challenge, introduce, judge_answer, new_challenge};
     #[pymodule_export]
@@ -44,6 +46,8 @@ mod _billiard {
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
+    #[pymodule_export]
+    use crate::readiness::wait;
     #[pymodule_export]
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
     #[pymodule_export]
