@@ -42,6 +42,7 @@ ORDER = (
     "roundtrip",
     "mapping",
     "payload",
+    "pipes",
     "lost",
     "limits",
     "armed",

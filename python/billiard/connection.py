@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from . import _billiard, reduction, util
 from ._billiard import wait
-from .compat import setblocking
+from .compat import send_offset, setblocking
 from .exceptions import AuthenticationError, BufferTooShort, HandshakeError
 from .reduction import ForkingPickler
 
@@ -32,7 +32,7 @@ _Base = TypeVar("_Base", bound="_ConnectionBase")
 _ListenerT = TypeVar("_ListenerT", bound="Listener")
 
 #: The names of what follows that others import from here.
-_ = AuthenticationError, BufferTooShort, HandshakeError, ForkingPickler
+_ = AuthenticationError, BufferTooShort, HandshakeError, ForkingPickler, send_offset
 
 BUFSIZE = 8192
 #: Seconds that somebody who connects may take to prove that it holds the key.

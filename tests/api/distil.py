@@ -19,8 +19,8 @@ from typing import Any
 
 MODULES = """
     billiard process context popen_fork popen_spawn_posix popen_forkserver spawn forkserver reduction
-    resource_sharer semaphore_tracker util common compat dummy dummy.connection einfo exceptions pool
-    queues synchronize connection
+    resource_sharer semaphore_tracker util common compat connection dummy dummy.connection einfo exceptions
+    pool queues synchronize
 """
 
 #: Names that are not declared public, or are another module's, and that programs use all the same: Celery
@@ -59,6 +59,13 @@ NEEDED = {
     """,
     "common": "pickle_load _should_have_exited _shutdown_cleanup",
     "compat": "closerange fsdecode fsencode",
+    "connection": """
+        AuthenticationError BUFSIZE BufferTooShort CHALLENGE CONNECTION_TIMEOUT Connection ConnectionWrapper
+        FAILURE ForkingPickler MESSAGE_LENGTH SocketClient SocketListener WELCOME XmlClient XmlListener
+        _ConnectionBase address_type answer_challenge arbitrary_address default_family deliver_challenge
+        detach families rebuild_connection reduce_connection send_offset setblocking
+        Connection._recv_bytes _ConnectionBase._handle
+    """,
     "dummy": "Array DummyProcess Namespace Value dict list shutdown",
     "dummy.connection": "Connection families",
     "einfo": """

@@ -1,40 +1,29 @@
 //! Connections as Python sees them: whole messages, and the objects in them. What waits, waits outside of the interpreter.
 
-use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use billiard::conn::frame::{Head, HeadReader};
-use billiard::conn::transport::{Heard, Line, Moved, drain, fill, prepare, read_head};
-use billiard::conn::{ConnError, Pause};
-use billiard::sys::Interrupts;
+use billiard::conn::ConnError;
+use billiard::conn::frame::Head;
+use billiard::conn::transport::{Moved, prepare};
 use billiard::sys::descriptor::{close_raw, trust};
-use billiard::sys::poll::{Awaited, Readiness, Woken, any_ready, poll_one};
-use billiard::sys::stream::{Kind, Piece, Room};
-use billiard::sys::{Deadline, Identity, Moment, listening, me};
-use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use billiard::sys::poll::{Awaited, Woken, poll_one};
+use billiard::sys::stream::{Kind, Piece};
+use billiard::sys::{Identity, listening, me};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::buffers::{Blank, Sink, Source};
 use crate::errors::{BufferTooShort, IntoPyErr};
 use crate::pickling::Pickle;
 use crate::python;
+use crate::readiness::{AT_ONCE, deadline};
+use crate::traffic::{Failure, Partial, Track, finished, pull, push, receive_body, receive_length, settle};
 use crate::wait::{Blocking, Wait};
 
-/// What is moved without letting other threads run, if it can be moved at once: letting go of the interpreter, and getting it
-/// back, may take longer.
-const SHORT: usize = 64 * 1024;
-/// Has passed.
-const AT_ONCE: Deadline = Deadline::At(Moment(0));
-
-/// A message that has arrived in part. Whoever was interrupted left it here, and the next who receives goes on with it.
-#[derive(Debug, Default)]
-struct Partial {
-    head: HeadReader,
-    body: Option<Blank>,
-    arrived: usize,
-}
-
+/// No bytes object is longer, whatever memory there is: it has a head, too.
+const LONGEST: usize = isize::MAX as usize - 4096;
 #[derive(Debug)]
 struct Slot {
     number: RawFd,
@@ -76,14 +65,7 @@ pub(crate) struct Connection {
 struct Use<'a> {
     connection: &'a Connection,
     by: Identity,
-    fd: BorrowedFd<'a>,
-    kind: Kind,
-}
-
-impl Use<'_> {
-    fn line<'a>(&'a self, deadline: Deadline, interrupts: Option<Interrupts<'a>>) -> Line<'a> {
-        Line { fd: self.fd, kind: self.kind, deadline, interrupts }
-    }
+    track: Track<'a>,
 }
 
 impl Drop for Use<'_> {
@@ -103,15 +85,6 @@ impl Drop for Use<'_> {
 
 fn closed() -> PyErr {
     PyOSError::new_err("handle is closed")
-}
-
-/// Deadlines of Python. One that is no number is a mistake, and waiting for ever would hide it.
-pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {
-    match timeout {
-        Some(seconds) if seconds.is_nan() => Err(PyValueError::new_err("the timeout is not a number")),
-        Some(seconds) if seconds <= 0.0 => Ok(AT_ONCE),
-        other => Ok(Deadline::from_seconds(other)),
-    }
 }
 
 impl Connection {
@@ -141,14 +114,14 @@ impl Connection {
         }
         slot.users.count += 1;
         let fd = trust(slot.number).map_err(IntoPyErr::into_py_err)?;
-        Ok(Use { connection: self, by, fd, kind: slot.kind })
+        Ok(Use { connection: self, by, track: Track { fd, kind: slot.kind } })
     }
 
     fn send_pieces(&self, py: Python<'_>, line: &Use<'_>, pieces: &mut [Piece<'_>]) -> PyResult<()> {
         let left = |pieces: &[Piece<'_>]| pieces.iter().map(Piece::len).sum::<usize>();
         let whole = left(pieces);
-        prepare(line.fd, line.kind, whole);
-        let sent = push(py, line, pieces);
+        prepare(line.track.fd, line.track.kind, whole);
+        let sent = push(py, line.track, pieces);
         match sent {
             Ok(true) => Ok(()),
             failed => {
@@ -164,7 +137,7 @@ impl Connection {
         let line = self.enter(Direction::In)?;
         self.receiving(py, |partial| {
             let len = self.receive_head(py, &line, partial, limit)?;
-            receive_body(py, &line, partial, len)?;
+            receive_body(py, line.track, partial, len)?;
             finished(py, partial)
         })
     }
@@ -190,7 +163,7 @@ impl Connection {
         partial: &mut Partial,
         limit: Option<u64>,
     ) -> PyResult<usize> {
-        let length = match receive_length(py, line, &mut partial.head) {
+        let length = match receive_length(py, line.track, &mut partial.head) {
             Ok(length) => length,
             Err(Failure::Stream(error)) => {
                 *partial = Partial::default();
@@ -202,11 +175,11 @@ impl Connection {
             Err(Failure::Python(error)) => return Err(error),
         };
         let acceptable = limit.is_none_or(|limit| length <= limit);
-        let len = usize::try_from(length).ok().filter(|len| acceptable && isize::try_from(*len).is_ok());
+        let len = usize::try_from(length).ok().filter(|len| acceptable && *len <= LONGEST);
         len.ok_or_else(|| {
             *partial = Partial::default();
             self.give_up_reading();
-            let limit = limit.unwrap_or(isize::MAX as u64);
+            let limit = limit.unwrap_or(LONGEST as u64);
             ConnError::TooLong { announced: length, limit }.into_py_err()
         })
     }
@@ -224,112 +197,6 @@ impl Connection {
             self.close();
         }
     }
-}
-
-/// Why there is no length.
-enum Failure {
-    Stream(ConnError),
-    Python(PyErr),
-}
-
-/// An error that already is Python's, or one that becomes so.
-impl IntoPyErr for Failure {
-    fn into_py_err(self) -> PyErr {
-        match self {
-            Self::Stream(error) => error.into_py_err(),
-            Self::Python(error) => error,
-        }
-    }
-}
-
-fn receive_length(py: Python<'_>, line: &Use<'_>, head: &mut HeadReader) -> Result<u64, Failure> {
-    match read_head(line.line(AT_ONCE, None), head).map_err(Failure::Stream)? {
-        Heard::Length(length) => return Ok(length),
-        Heard::Paused(Pause::NotNow) => return Err(Failure::Stream(ConnError::WouldBlock)),
-        Heard::Paused(_) => {}
-    }
-    let mut failure = None;
-    let waited = py.wait_for(|interrupts| {
-        Ok::<_, std::io::Error>(match read_head(line.line(Deadline::Never, interrupts), head) {
-            Ok(Heard::Length(length)) => Wait::Ready(Some(length)),
-            Ok(Heard::Paused(Pause::Interrupted)) => Wait::Interrupted,
-            Ok(Heard::Paused(_)) => {
-                failure = Some(ConnError::WouldBlock);
-                Wait::Ready(None)
-            }
-            Err(error) => {
-                failure = Some(error);
-                Wait::Ready(None)
-            }
-        })
-    });
-    let waited = waited.map_err(Failure::Python)?.flatten();
-    waited.ok_or_else(|| Failure::Stream(failure.unwrap_or(ConnError::WouldBlock)))
-}
-
-fn receive_body(py: Python<'_>, line: &Use<'_>, partial: &mut Partial, len: usize) -> PyResult<()> {
-    let body = match &mut partial.body {
-        Some(body) => body,
-        none => none.insert(Blank::new(py, len)?),
-    };
-    let mut room = body.room(py, partial.arrived);
-    let pulled = pull(py, line, &mut room);
-    partial.arrived = len - room.left();
-    settle(pulled, partial, len)
-}
-
-/// What has become of a message's body.
-fn settle(pulled: PyResult<Moved>, partial: &mut Partial, len: usize) -> PyResult<()> {
-    match pulled? {
-        Moved::All => Ok(()),
-        Moved::Ended => {
-            let got = std::mem::take(partial).arrived as u64;
-            Err(ConnError::Torn { got, want: len as u64 }.into_py_err())
-        }
-        Moved::Paused(_) => Err(ConnError::WouldBlock.into_py_err()),
-    }
-}
-
-/// The message, all of which is there.
-fn finished<'py>(py: Python<'py>, partial: &mut Partial) -> PyResult<Bound<'py, PyBytes>> {
-    let body = std::mem::take(partial).body.map_or_else(|| Blank::new(py, 0), Ok)?;
-    Ok(body.finish(py))
-}
-
-/// Reads until there is no room left, the stream has ended, or a descriptor in non-blocking mode has nothing more.
-fn pull(py: Python<'_>, line: &Use<'_>, room: &mut Room<'_>) -> PyResult<Moved> {
-    if room.left() <= SHORT {
-        match fill(line.line(AT_ONCE, None), room).map_err(IntoPyErr::into_py_err)? {
-            Moved::Paused(Pause::TimedOut | Pause::Interrupted) => {}
-            done => return Ok(done),
-        }
-    }
-    move_all(py, |interrupts| fill(line.line(Deadline::Never, interrupts), room))
-}
-
-/// Writes until nothing is left. False: a descriptor in non-blocking mode does not take it all.
-fn push(py: Python<'_>, line: &Use<'_>, pieces: &mut [Piece<'_>]) -> PyResult<bool> {
-    if pieces.iter().map(Piece::len).sum::<usize>() <= SHORT {
-        match drain(line.line(AT_ONCE, None), pieces).map_err(IntoPyErr::into_py_err)? {
-            Moved::Paused(Pause::TimedOut | Pause::Interrupted) => {}
-            done => return Ok(done == Moved::All),
-        }
-    }
-    move_all(py, |interrupts| drain(line.line(Deadline::Never, interrupts), pieces))
-        .map(|moved| moved == Moved::All)
-}
-
-fn move_all(
-    py: Python<'_>,
-    mut step: impl FnMut(Option<Interrupts<'_>>) -> std::io::Result<Moved> + Send,
-) -> PyResult<Moved> {
-    let moved = py.wait_for(|interrupts| {
-        Ok::<_, std::io::Error>(match step(interrupts)? {
-            Moved::Paused(Pause::Interrupted) => Wait::Interrupted,
-            done => Wait::Ready(done),
-        })
-    })?;
-    Ok(moved.unwrap_or(Moved::Paused(Pause::TimedOut)))
 }
 
 #[pymethods]
@@ -398,7 +265,7 @@ impl Connection {
     ///
     /// Raises:
     ///     OSError: The connection is closed on this side.
-    fn fileno(&self) -> PyResult<RawFd> {
+    pub(crate) fn fileno(&self) -> PyResult<RawFd> {
         self._handle().ok_or_else(closed)
     }
 
@@ -546,7 +413,7 @@ impl Connection {
         self.receiving(py, |partial| {
             let len = self.receive_head(py, &line, partial, None)?;
             if len > most || partial.body.is_some() {
-                receive_body(py, &line, partial, len)?;
+                receive_body(py, line.track, partial, len)?;
                 let message = finished(py, partial)?;
                 if len > most {
                     return Err(BufferTooShort::new_err((message.unbind(),)));
@@ -555,7 +422,7 @@ impl Connection {
                 return Ok(len);
             }
             let mut room = sink.room(from, len);
-            let pulled = pull(py, &line, &mut room);
+            let pulled = pull(py, line.track, &mut room);
             let arrived = len - room.left();
             if !matches!(pulled, Ok(Moved::All)) {
                 // The caller's memory is the caller's: what has come of the message has to wait elsewhere.
@@ -577,16 +444,16 @@ impl Connection {
     /// Raises:
     ///     OSError: The connection is closed on this side or cannot receive.
     ///     ValueError: The timeout is not a number.
-    #[pyo3(signature = (timeout = Some(0.0)))]
+    #[pyo3(signature = (timeout = Some(0.0)), text_signature = "($self, timeout=0.0)")]
     fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let line = self.enter(Direction::In)?;
         let deadline = deadline(timeout)?;
-        let glance = poll_one(line.fd, Awaited::Data, AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
+        let glance = poll_one(line.track.fd, Awaited::Data, AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
         if glance == Woken::Ready || deadline == AT_ONCE {
             return Ok(glance == Woken::Ready);
         }
         let found = py.wait_for(|interrupts| {
-            poll_one(line.fd, Awaited::Data, deadline, interrupts).map(|woken| match woken {
+            poll_one(line.track.fd, Awaited::Data, deadline, interrupts).map(|woken| match woken {
                 Woken::Ready => Wait::Ready(()),
                 Woken::TimedOut => Wait::TimedOut,
                 Woken::Interrupted => Wait::Interrupted,
@@ -616,7 +483,7 @@ impl Connection {
             usize::try_from(offset).unwrap_or_else(|_| source.len().saturating_sub(offset.unsigned_abs()));
         let piece = source.piece(from, usize::MAX);
         let mut pieces = [piece];
-        let all = push(py, &line, &mut pieces)?;
+        let all = push(py, line.track, &mut pieces)?;
         let written = piece.len() - pieces[0].len();
         if written == 0 && !all { Err(ConnError::WouldBlock.into_py_err()) } else { Ok(written) }
     }
@@ -650,80 +517,4 @@ pub(crate) fn pipe(
         }
     }
     Ok((one.into_raw_fd(), other.into_raw_fd()))
-}
-
-/// The descriptor of what somebody waits for.
-fn number_of(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let py = object.py();
-    let number = if let Ok(connection) = object.cast::<Connection>() {
-        connection.get().fileno()?
-    } else if object.is_instance_of::<PyInt>() {
-        object.extract()?
-    } else if let Some(fileno) = object.getattr_opt(pyo3::intern!(py, "fileno"))? {
-        fileno.call0()?.extract()?
-    } else if let Some(reader) = object.getattr_opt(pyo3::intern!(py, "_reader"))? {
-        // A queue is ready when what it is read from is.
-        reader.call_method0(pyo3::intern!(py, "fileno"))?.extract()?
-    } else {
-        return Err(PyTypeError::new_err("argument must be an int, or have a fileno() method."));
-    };
-    if number < 0 {
-        let text = format!("file descriptor cannot be a negative integer ({number})");
-        return Err(PyValueError::new_err(text));
-    }
-    Ok(number)
-}
-
-/// Wait until something can be read from at least one of several objects.
-///
-/// Args:
-///     object_list: The objects: connections, sockets, queues, sentinels, descriptors, and whatever has a fileno().
-///     timeout: Seconds to wait; 0 and less look and return, None waits for ever.
-///
-/// Returns:
-///     Those that are ready, each once, in their order. The end of a stream counts.
-///
-/// Raises:
-///     OSError: One of them is closed.
-///     TypeError: One of them has no descriptor.
-///     ValueError: One of the descriptors is not open; or the timeout is not a number.
-#[pyfunction]
-#[pyo3(signature = (object_list, timeout = None) -> "list[Any]")]
-pub(crate) fn wait<'py>(
-    py: Python<'py>,
-    object_list: &Bound<'py, PyAny>,
-    timeout: Option<f64>,
-) -> PyResult<Bound<'py, PyList>> {
-    let deadline = deadline(timeout)?;
-    let mut objects: Vec<Bound<'py, PyAny>> = Vec::new();
-    for object in object_list.try_iter()? {
-        let object = object?;
-        if !objects.iter().any(|known| known.is(&object)) {
-            objects.push(object);
-        }
-    }
-    let mut set = Vec::with_capacity(objects.len());
-    for object in &objects {
-        set.push(Readiness::of(number_of(object)?, Awaited::Data));
-    }
-    let glance = any_ready(&mut set, AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
-    if glance != Woken::Ready && deadline != AT_ONCE {
-        py.wait_for(|interrupts| {
-            any_ready(&mut set, deadline, interrupts).map(|woken| match woken {
-                Woken::Ready => Wait::Ready(()),
-                Woken::TimedOut => Wait::TimedOut,
-                Woken::Interrupted => Wait::Interrupted,
-            })
-        })?;
-    }
-    let ready = PyList::empty(py);
-    for (object, found) in objects.into_iter().zip(&set) {
-        if found.is_unknown() {
-            return Err(PyValueError::new_err(format!("invalid file descriptor {}", found.number())));
-        }
-        if found.is_ready() {
-            ready.append(object)?;
-        }
-    }
-    Ok(ready)
 }

@@ -1,19 +1,19 @@
 //! The door between processes that do not know each other yet: who comes in, and how to be let in.
 
-use std::os::fd::{IntoRawFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use billiard::conn::auth::{self, Challenge};
 use billiard::conn::{self, Admitted, Introduction, Md5Policy, PATIENCE, Pause};
 use billiard::sys::descriptor::{claim, lend};
-use billiard::sys::{Identity, me};
+use billiard::sys::{EventFd, Identity, me};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::connection::deadline;
 use crate::errors::IntoPyErr;
+use crate::readiness::deadline;
 use crate::wait::{Blocking, Wait};
 
 const fn policy(md5: bool) -> Md5Policy {
@@ -35,28 +35,67 @@ pub(crate) struct Doorman {
     key: Option<Vec<u8>>,
     patience: Duration,
     md5: bool,
-    /// Who stands at the door, unless some thread deals with them at the moment.
-    inner: Mutex<Option<(Identity, conn::Doorman)>>,
+    /// FORK: locked only while attached, so that no thread that is not copied can hold it.
+    inner: Mutex<Option<Door>>,
+}
+
+/// What the threads of one process that wait at the same door have in common.
+#[derive(Debug)]
+struct Door {
+    /// FORK: who stands at the parent's door is the parent's affair, and so is its bell.
+    owner: Identity,
+    waiting: usize,
+    /// Those whom a thread has left standing there, since it had got whom it waited for.
+    left: Option<conn::Doorman>,
+    /// Tells the threads that wait that there are some.
+    bell: Arc<EventFd>,
 }
 
 impl Doorman {
-    fn take(&self) -> conn::Doorman {
-        let taken = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // FORK: who stands at the parent's door is the parent's affair.
-        let own = taken.and_then(|(owner, doorman)| (owner == me()).then_some(doorman));
-        own.unwrap_or_else(|| {
-            conn::Doorman::new(self.key.as_deref(), policy(self.md5)).with_patience(self.patience)
-        })
+    fn lock(&self) -> MutexGuard<'_, Option<Door>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put_back(&self, mut doorman: conn::Doorman) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((owner, other)) = inner.take()
-            && owner == me()
-        {
-            doorman.join(other);
+    /// Goes to the door.
+    fn enter(&self) -> PyResult<Arc<EventFd>> {
+        let mut inner = self.lock();
+        let door = match &mut *inner {
+            Some(door) if door.owner == me() => door,
+            other => {
+                let bell = Arc::new(EventFd::new().map_err(IntoPyErr::into_py_err)?);
+                other.insert(Door { owner: me(), waiting: 0, left: None, bell })
+            }
+        };
+        door.waiting += 1;
+        Ok(Arc::clone(&door.bell))
+    }
+
+    /// Takes over whom others have left.
+    fn take_over(&self, doorman: &mut conn::Doorman) {
+        let mut inner = self.lock();
+        if let Some(door) = inner.as_mut().filter(|door| door.owner == me()) {
+            door.bell.clear();
+            if let Some(left) = door.left.take() {
+                doorman.join(left);
+            }
         }
-        *inner = Some((me(), doorman));
+    }
+
+    /// Leaves the door, and whoever stands there to the others.
+    fn leave(&self, mut doorman: conn::Doorman) {
+        let mut inner = self.lock();
+        if let Some(door) = inner.as_mut().filter(|door| door.owner == me()) {
+            door.waiting = door.waiting.saturating_sub(1);
+            if let Some(left) = door.left.take() {
+                doorman.join(left);
+            }
+            if !doorman.is_idle() {
+                door.left = Some(doorman);
+                if door.waiting > 0 {
+                    door.bell.ring();
+                }
+            }
+        }
     }
 }
 
@@ -87,21 +126,36 @@ impl Doorman {
     fn admit(&self, py: Python<'_>, listener: RawFd, timeout: Option<f64>) -> PyResult<Option<RawFd>> {
         let deadline = deadline(timeout)?;
         let listener = lend(listener).map_err(IntoPyErr::into_py_err)?;
-        let mut doorman = self.take();
-        let admitted = py.wait_for(|interrupts| {
-            doorman.admit(listener, deadline, interrupts).map(|admitted| match admitted {
-                Admitted::Socket(socket) => Wait::Ready(socket),
-                Admitted::Paused(Pause::Interrupted) => Wait::Interrupted,
-                Admitted::Paused(_) => Wait::TimedOut,
-            })
-        });
-        self.put_back(doorman);
-        Ok(admitted?.map(IntoRawFd::into_raw_fd))
+        let bell = self.enter()?;
+        let mut doorman =
+            conn::Doorman::new(self.key.as_deref(), policy(self.md5)).with_patience(self.patience);
+        let admitted = loop {
+            self.take_over(&mut doorman);
+            let admitted = py.wait_for(|interrupts| {
+                doorman.admit(listener, Some(bell.as_fd()), deadline, interrupts).map(|admitted| {
+                    match admitted {
+                        Admitted::Socket(socket) => Wait::Ready(Some(socket)),
+                        // A signal, or the bell: both are looked after outside.
+                        Admitted::Paused(Pause::Interrupted) => Wait::Ready(None),
+                        Admitted::Paused(_) => Wait::TimedOut,
+                    }
+                })
+            });
+            match admitted {
+                Ok(Some(None)) => {}
+                Ok(Some(Some(socket))) => break Ok(Some(socket.into_raw_fd())),
+                Ok(None) => break Ok(None),
+                Err(error) => break Err(error),
+            }
+        };
+        self.leave(doorman);
+        admitted
     }
 
     /// Send everybody away who stands at the door.
     fn close(&self) {
-        drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Those who wait there keep their bell.
+        drop(self.lock().as_mut().and_then(|door| door.left.take()));
     }
 }
 

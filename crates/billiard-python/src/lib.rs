@@ -17,11 +17,13 @@ mod pickling;
 mod process;
 mod python;
 mod queue;
+mod readiness;
 mod reports;
 mod semlock;
 mod shared;
 mod stream;
 mod system;
+mod traffic;
 mod wait;
 mod worker;
 mod zygote;
@@ -39,7 +41,7 @@ mod _billiard {
     #[pymodule_export]
     use crate::conditions::{Barrier, Condition, Event};
     #[pymodule_export]
-    use crate::connection::{Connection, pipe, wait};
+    use crate::connection::{Connection, pipe};
     #[pymodule_export]
     use crate::door::{Doorman, answer_challenge, introduce, judge_answer, new_challenge};
     #[pymodule_export]
@@ -54,6 +56,8 @@ mod _billiard {
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]
     use crate::queue::MessageQueue;
+    #[pymodule_export]
+    use crate::readiness::wait;
     #[pymodule_export]
     use crate::semlock::SemLock;
     #[pymodule_export]

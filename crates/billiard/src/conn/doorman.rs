@@ -71,22 +71,31 @@ impl Doorman {
         }
     }
 
+    /// Whether nobody is at the door.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.visitors.is_empty()
+    }
+
     /// Waits for the next one who holds the key. The listening socket is put into non-blocking mode: processes may share it.
     ///
     /// # Blocking
-    /// Until there is one, the deadline or a signal handler.
+    /// Until there is one, the bell rings, the deadline or a signal handler.
     ///
     /// # Errors
     /// A visitor failed; its connection is closed, and the others are still at the door. Or the listening socket did.
     pub fn admit(
         &mut self,
         listener: BorrowedFd<'_>,
+        bell: Option<BorrowedFd<'_>>,
         deadline: Deadline,
         interrupts: Option<Interrupts<'_>>,
     ) -> Result<Admitted, ConnError> {
         listening::unblock(listener).map_err(os("listen"))?;
         loop {
             let mut awaited = vec![Readiness::of(listener.as_raw_fd(), Awaited::Data)];
+            awaited.extend(bell.map(|bell| Readiness::of(bell.as_raw_fd(), Awaited::Data)));
+            let others = awaited.len();
             awaited.extend(
                 self.visitors.iter().map(|v| Readiness::of(v.conversation.socket().as_raw_fd(), v.awaited)),
             );
@@ -98,13 +107,16 @@ impl Doorman {
                 Woken::Ready | Woken::TimedOut => {}
             }
             self.show_out_the_late();
-            if let Some(socket) = self.hear(&awaited[1..])? {
+            if let Some(socket) = self.hear(&awaited[others..])? {
                 return Ok(Admitted::Socket(socket));
             }
             if awaited[0].is_ready()
                 && let Some(socket) = self.let_in(listener)?
             {
                 return Ok(Admitted::Socket(socket));
+            }
+            if awaited[1..others].iter().any(Readiness::is_ready) {
+                return Ok(Admitted::Paused(Pause::Interrupted));
             }
             if deadline.passed() {
                 return Ok(Admitted::Paused(Pause::TimedOut));
@@ -196,7 +208,7 @@ mod tests {
 
     fn admitted(doorman: &mut Doorman, listener: &TcpListener) -> Result<OwnedFd, ConnError> {
         let deadline = Deadline::from_seconds(Some(30.0));
-        match doorman.admit(listener.as_fd(), deadline, None)? {
+        match doorman.admit(listener.as_fd(), None, deadline, None)? {
             Admitted::Socket(socket) => Ok(socket),
             Admitted::Paused(pause) => panic!("nobody came in: {pause:?}"),
         }
@@ -225,7 +237,8 @@ mod tests {
         let patience = Duration::from_millis(50);
         let mut doorman = Doorman::new(Some(b"key"), Md5Policy::Accepted).with_patience(patience);
         let start = now();
-        let admitted = doorman.admit(listener.as_fd(), Deadline::from_seconds(Some(0.2)), None).unwrap();
+        let admitted =
+            doorman.admit(listener.as_fd(), None, Deadline::from_seconds(Some(0.2)), None).unwrap();
         assert!(matches!(admitted, Admitted::Paused(Pause::TimedOut)));
         assert!(now().since(start) >= Duration::from_millis(200));
         assert!(doorman.visitors.is_empty());
@@ -279,7 +292,10 @@ mod tests {
         for doorman in &mut doormen {
             waiting.push(TcpStream::connect(address).unwrap());
             let deadline = Deadline::from_seconds(Some(0.05));
-            assert!(matches!(doorman.admit(listener.as_fd(), deadline, None).unwrap(), Admitted::Paused(_)));
+            assert!(matches!(
+                doorman.admit(listener.as_fd(), None, deadline, None).unwrap(),
+                Admitted::Paused(_)
+            ));
         }
         let [mut one, other] = doormen;
         one.join(other);

@@ -86,7 +86,7 @@ impl Listener {
     /// Somebody did not hold the key; the others are still waiting, and the listener goes on. Or the kernel refused something.
     pub fn accept(&mut self, deadline: Deadline) -> Result<Option<Connection>, ConnError> {
         loop {
-            match self.doorman.admit(self.socket.as_fd(), deadline, None)? {
+            match self.doorman.admit(self.socket.as_fd(), None, deadline, None)? {
                 Admitted::Socket(socket) => return Connection::over(socket).map(Some).map_err(os("accept")),
                 Admitted::Paused(Pause::Interrupted) => {}
                 Admitted::Paused(_) => return Ok(None),
