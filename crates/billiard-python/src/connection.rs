@@ -3,9 +3,9 @@
 use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use billiard::conn::ConnError;
 use billiard::conn::frame::Head;
-use billiard::conn::transport::{Moved, prepare};
+use billiard::conn::transport::{AT_ONCE, Moved, prepare};
+use billiard::conn::{ConnError, Spin};
 use billiard::sys::descriptor::{close_raw, trust};
 use billiard::sys::poll::{Awaited, Woken, poll_one};
 use billiard::sys::stream::{Kind, Piece};
@@ -18,7 +18,7 @@ use crate::buffers::{Blank, Sink, Source};
 use crate::errors::{BufferTooShort, IntoPyErr};
 use crate::pickling::Pickle;
 use crate::python;
-use crate::readiness::{AT_ONCE, deadline};
+use crate::readiness::deadline;
 use crate::traffic::{Failure, Partial, Track, finished, pull, push, receive_body, receive_length, settle};
 use crate::wait::{Blocking, Wait};
 
@@ -59,6 +59,7 @@ enum Direction {
 #[derive(Debug)]
 pub(crate) struct Connection {
     slot: Mutex<Slot>,
+    spin: Spin,
 }
 
 /// The descriptor, for as long as it is used.
@@ -163,7 +164,7 @@ impl Connection {
         partial: &mut Partial,
         limit: Option<u64>,
     ) -> PyResult<usize> {
-        let length = match receive_length(py, line.track, &mut partial.head) {
+        let length = match receive_length(py, line.track, &mut partial.head, &self.spin) {
             Ok(length) => length,
             Err(Failure::Stream(error)) => {
                 *partial = Partial::default();
@@ -208,7 +209,7 @@ impl Connection {
         let partial = Partial::default();
         let kind = Kind::Other;
         let slot = Slot { number: -1, kind, readable: false, writable: false, broken: false, partial, users };
-        Self { slot: Mutex::new(slot) }
+        Self { slot: Mutex::new(slot), spin: Spin::default() }
     }
 
     /// Begin to use a descriptor, which belongs to this object from now on.

@@ -2,8 +2,9 @@
 
 use std::os::fd::RawFd;
 
+use billiard::conn::transport::AT_ONCE;
+use billiard::sys::Deadline;
 use billiard::sys::poll::{Awaited, Readiness, Woken, any_ready};
-use billiard::sys::{Deadline, Moment};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList};
@@ -11,9 +12,6 @@ use pyo3::types::{PyInt, PyList};
 use crate::connection::Connection;
 use crate::errors::IntoPyErr;
 use crate::wait::{Blocking, Wait};
-
-/// Has passed.
-pub(crate) const AT_ONCE: Deadline = Deadline::At(Moment(0));
 
 /// Deadlines of Python. One that is no number is a mistake, and waiting for ever would hide it.
 pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {

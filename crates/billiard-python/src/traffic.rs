@@ -3,17 +3,16 @@
 use std::os::fd::BorrowedFd;
 
 use billiard::conn::frame::HeadReader;
-use billiard::conn::transport::{Heard, Line, Moved, drain, fill, read_head};
-use billiard::conn::{ConnError, Pause};
-use billiard::sys::Deadline;
+use billiard::conn::transport::{AT_ONCE, Heard, Line, Moved, drain, fill, read_head};
+use billiard::conn::{ConnError, Pause, Spin};
 use billiard::sys::Interrupts;
 use billiard::sys::stream::{Kind, Piece, Room};
+use billiard::sys::{Deadline, now};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffers::Blank;
 use crate::errors::IntoPyErr;
-use crate::readiness::AT_ONCE;
 use crate::wait::{Blocking, Wait};
 
 /// What is moved without letting other threads run, if it can be moved at once: letting go of the interpreter, and getting it
@@ -60,13 +59,26 @@ pub(crate) fn receive_length(
     py: Python<'_>,
     track: Track<'_>,
     head: &mut HeadReader,
+    spin: &Spin,
 ) -> Result<u64, Failure> {
     match read_head(track.line(AT_ONCE, None), head).map_err(Failure::Stream)? {
         Heard::Length(length) => return Ok(length),
         Heard::Paused(Pause::NotNow) => return Err(Failure::Stream(ConnError::WouldBlock)),
         Heard::Paused(_) => {}
     }
+    if spin.is_worth_it() {
+        let found = py.detach(|| {
+            spin.until(|| match read_head(track.line(AT_ONCE, None), head) {
+                Ok(Heard::Paused(_)) => None,
+                found => Some(found),
+            })
+        });
+        if let Some(Heard::Length(length)) = found.transpose().map_err(Failure::Stream)? {
+            return Ok(length);
+        }
+    }
     let mut failure = None;
+    let start = now();
     let waited = py.wait_for(|interrupts| {
         Ok::<_, std::io::Error>(match read_head(track.line(Deadline::Never, interrupts), head) {
             Ok(Heard::Length(length)) => Wait::Ready(Some(length)),
@@ -82,6 +94,7 @@ pub(crate) fn receive_length(
         })
     });
     let waited = waited.map_err(Failure::Python)?.flatten();
+    spin.slept(now().since(start));
     waited.ok_or_else(|| Failure::Stream(failure.unwrap_or(ConnError::WouldBlock)))
 }
 

@@ -11,6 +11,7 @@ mod error;
 pub mod frame;
 pub mod handshake;
 mod listener;
+mod spin;
 pub mod transport;
 
 pub use auth::Md5Policy;
@@ -18,4 +19,5 @@ pub use connection::{Connection, Received, duplex, pipe};
 pub use doorman::{Admitted, Doorman, MOST_VISITORS, PATIENCE};
 pub use error::ConnError;
 pub use listener::{Address, Introduction, Listener, connect};
+pub use spin::Spin;
 pub use transport::Pause;
