@@ -57,6 +57,8 @@ ORDER = (
     "pingpong",
     "semaphores",
     "deaths",
+    "queue_throughput",
+    "queue_roundtrip",
     "idle",
     "pending",
     "survivors",

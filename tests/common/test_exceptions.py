@@ -13,6 +13,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExce
 
 OWN = [
     "CoroStop",
+    "HandshakeError",
     "RestartFreqExceeded",
     "SoftTimeLimitExceeded",
     "Terminated",

@@ -16,6 +16,8 @@ import time
 import pytest
 from hostilework import CHAOS, METHODS, PATIENCE, Tree
 
+#: From 3.13 on, the interpreter colours what it shows in a terminal.
+PLAIN = {"PYTHON_COLORS": "0"}
 #: What is waited for when the keys are pressed, and how long it takes at most until that has begun.
 SCENES = {
     "join daemon": 0.05,
@@ -41,7 +43,12 @@ class Terminal:
         self._keys, inside = os.openpty()
         try:
             self.tree = Tree(
-                folder, *words, environment=environment, stdin=inside, stdout=inside, stderr=inside
+                folder,
+                *words,
+                environment={**PLAIN, **dict(environment)},
+                stdin=inside,
+                stdout=inside,
+                stderr=inside,
             )
         finally:
             os.close(inside)
