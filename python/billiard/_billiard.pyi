@@ -161,7 +161,7 @@ class Barrier:
         Args:
             parties: How many that is.
             action: What the last one calls before all go on.
-            timeout: Seconds to wait; None, inf and nan wait for ever.
+            timeout: Seconds to wait; None and inf wait for ever.
 
         Returns:
             How many were there before; None if the barrier is broken.
@@ -193,7 +193,7 @@ class BoundedSemaphore(Semaphore):
 
         Args:
             block: False to return at once.
-            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+            timeout: Seconds to wait; None and inf wait for ever, negative is 0.
 
         Returns:
             Whether it was acquired.
@@ -341,7 +341,7 @@ class Condition:
         Release the lock, wait for a notification, and acquire the lock again.
 
         Args:
-            timeout: Seconds to wait; None, inf and nan wait for ever, 0 and less do not wait.
+            timeout: Seconds to wait; None and inf wait for ever, 0 and less do not wait.
 
         Returns:
             False if the time was up first.
@@ -660,7 +660,7 @@ class Event:
         Wait until it is set.
 
         Args:
-            timeout: Seconds to wait; None, inf and nan wait for ever, 0 and less only look.
+            timeout: Seconds to wait; None and inf wait for ever, 0 and less only look.
 
         Returns:
             Whether it is set, or was meanwhile.
@@ -738,7 +738,7 @@ class Lock(SemLock):
 
         Args:
             block: False to return at once.
-            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+            timeout: Seconds to wait; None and inf wait for ever, negative is 0.
 
         Returns:
             Whether it was acquired.
@@ -994,7 +994,7 @@ class RLock(SemLock):
 
         Args:
             block: False to return at once.
-            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+            timeout: Seconds to wait; None and inf wait for ever, negative is 0.
 
         Returns:
             Whether it was acquired.
@@ -1174,7 +1174,7 @@ class SemLock:
 
         Args:
             block: False to return at once.
-            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+            timeout: Seconds to wait; None and inf wait for ever, negative is 0.
 
         Returns:
             Whether it was acquired.
@@ -1231,7 +1231,7 @@ class Semaphore(SemLock):
 
         Args:
             block: False to return at once.
-            timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+            timeout: Seconds to wait; None and inf wait for ever, negative is 0.
 
         Returns:
             Whether it was acquired.

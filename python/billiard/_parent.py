@@ -62,11 +62,10 @@ class ParentProcess(BaseProcess):
         import math
         import time
 
-        if timeout is None:
-            timeout = math.inf
-        if math.isnan(timeout):
-            raise ValueError("timeout must be a number of seconds or None, not nan")
-        deadline = time.monotonic() + timeout
+        from ._timeouts import refuse_nan
+
+        refuse_nan(timeout)
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         while self.is_alive() and (left := deadline - time.monotonic()) > 0:
             if self._handle.sentinel is None or self._is_no_sentinel(left):
                 time.sleep(min(left, _LOOK))

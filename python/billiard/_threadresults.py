@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _tasks
+from ._timeouts import bounded
 from ._views import Cache
 from .einfo import ExceptionInfo
 from .exceptions import TimeoutError
@@ -43,13 +43,6 @@ def described(exc: BaseException) -> ExceptionInfo:
 def failure(exc: BaseException) -> ExceptionInfo:
     """Describe what a task has raised."""
     return described(clipped(exc))
-
-
-def bounded(timeout: float | None) -> float | None:
-    """A time-out for `threading`, which refuses what is too large: that means for ever."""
-    if timeout is not None and math.isnan(timeout):
-        raise ValueError("timeout must be a number of seconds or None, not nan")
-    return timeout if timeout is not None and timeout < threading.TIMEOUT_MAX else None
 
 
 def raise_failure(info: ExceptionInfo) -> NoReturn:

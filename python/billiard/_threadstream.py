@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ._threadresults import bounded, failure, next_number, raise_failure
+from ._threadresults import failure, next_number, raise_failure
+from ._timeouts import bounded
 from ._views import Cache
 from .exceptions import TimeoutError
 

@@ -75,7 +75,7 @@ impl Condition {
     /// Release the lock, wait for a notification, and acquire the lock again.
     ///
     /// Args:
-    ///     timeout: Seconds to wait; None, inf and nan wait for ever, 0 and less do not wait.
+    ///     timeout: Seconds to wait; None and inf wait for ever, 0 and less do not wait.
     ///
     /// Returns:
     ///     False if the time was up first.
@@ -209,7 +209,7 @@ impl Event {
     /// Wait until it is set.
     ///
     /// Args:
-    ///     timeout: Seconds to wait; None, inf and nan wait for ever, 0 and less only look.
+    ///     timeout: Seconds to wait; None and inf wait for ever, 0 and less only look.
     ///
     /// Returns:
     ///     Whether it is set, or was meanwhile.
@@ -254,7 +254,7 @@ impl Barrier {
     /// Args:
     ///     parties: How many that is.
     ///     action: What the last one calls before all go on.
-    ///     timeout: Seconds to wait; None, inf and nan wait for ever.
+    ///     timeout: Seconds to wait; None and inf wait for ever.
     ///
     /// Returns:
     ///     How many were there before; None if the barrier is broken.

@@ -373,7 +373,7 @@ impl SemLock {
     ///
     /// Args:
     ///     block: False to return at once.
-    ///     timeout: Seconds to wait; None, inf and nan wait for ever, negative is 0.
+    ///     timeout: Seconds to wait; None and inf wait for ever, negative is 0.
     ///
     /// Returns:
     ///     Whether it was acquired.

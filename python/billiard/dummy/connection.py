@@ -6,10 +6,11 @@ What is sent is handed over as it is: it is not copied, and need not be picklabl
 from __future__ import annotations
 
 import errno
-import math
 import threading
 from collections import deque
 from typing import Any
+
+from .._timeouts import bounded
 
 __all__ = ["Client", "Listener", "Pipe"]
 
@@ -60,10 +61,7 @@ class _Line:
 
     def poll(self, timeout: float | None) -> bool:
         """Wait until `get` would not wait. False: it still would."""
-        if timeout is not None and math.isnan(timeout):
-            raise ValueError("timeout must be a number of seconds or None, not nan")
-        if timeout is not None and timeout >= threading.TIMEOUT_MAX:
-            timeout = None
+        timeout = bounded(timeout)
         with self._changed:
             return self._changed.wait_for(self._is_readable, timeout)
 
