@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import billiard
+from billiard import forkserver
+from billiard.context import BaseContext
+
+METHODS = ("fork", "spawn", "forkserver")
 #: How long what is ending may take to be gone.
 PATIENCE = 10.0
 #: How long a program that a test starts may run.
@@ -71,6 +76,29 @@ def leak_census() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail("left behind:\n" + "\n".join(sorted(left)), pytrace=False)
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[None]:
+    """Have the fork server run, so that no test starts it: it is there before and after each."""
+    forkserver.ensure_running()
+    yield
+    forkserver._forkserver._stop()
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    """The name of a start method."""
+    return str(request.param)
+
+
+@pytest.fixture
+def ctx(method: str, request: pytest.FixtureRequest) -> BaseContext:
+    """The context of a start method; a test that leaves something behind fails."""
+    if method == "forkserver":
+        request.getfixturevalue("fork_server")
+    request.getfixturevalue("leak_census")
+    return billiard.get_context(method)
 
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]

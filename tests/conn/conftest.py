@@ -14,27 +14,10 @@ import pytest
 from talk import PATIENCE
 
 import billiard
-from billiard import forkserver, resource_sharer
+from billiard import resource_sharer
 from billiard.context import BaseContext
 
 Ends = "tuple[Any, Any]"
-
-
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[None]:
-    """Have the fork server run, so that no test starts it: it is there before and after each."""
-    forkserver.ensure_running()
-    yield
-    forkserver._forkserver._stop()
-
-
-@pytest.fixture(params=["fork", "spawn", "forkserver"])
-def ctx(request: pytest.FixtureRequest) -> BaseContext:
-    """The context of a start method; a test that leaves something behind fails."""
-    if request.param == "forkserver":
-        request.getfixturevalue("fork_server")
-    request.getfixturevalue("leak_census")
-    return billiard.get_context(request.param)
 
 
 @pytest.fixture

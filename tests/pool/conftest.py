@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import billiard
-from billiard import forkserver
 from billiard.pool import Pool
 
 #: How long what must happen may take on a machine that is busy.
@@ -48,14 +47,6 @@ def make_pool(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Cal
 def pool(make_pool: Callable[..., Pool]) -> Pool:
     """A pool of two workers."""
     return make_pool(2)
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[None]:
-    """Have the fork server there before anything is counted, and gone after the last test of the module."""
-    forkserver.ensure_running()
-    yield
-    forkserver._forkserver._stop()
 
 
 @pytest.fixture(params=["fork", "forkserver", "spawn"])

@@ -15,36 +15,11 @@ import processwork
 import pytest
 
 import billiard
-from billiard import forkserver
 from billiard.context import BaseContext
 from billiard.process import BaseProcess
 
-METHODS = ("fork", "spawn", "forkserver")
 #: How long a program may run.
 PROGRAM_TIMEOUT = 60.0
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[None]:
-    """Have the fork server run, so that no test starts it: it is there before and after each."""
-    forkserver.ensure_running()
-    yield
-    forkserver._forkserver._stop()
-
-
-@pytest.fixture(params=METHODS)
-def method(request: pytest.FixtureRequest) -> str:
-    """The name of a start method."""
-    return str(request.param)
-
-
-@pytest.fixture
-def ctx(method: str, request: pytest.FixtureRequest) -> BaseContext:
-    """The context of a start method; a test that leaves something behind fails."""
-    if method == "forkserver":
-        request.getfixturevalue("fork_server")
-    request.getfixturevalue("leak_census")
-    return billiard.get_context(method)
 
 
 @pytest.fixture

@@ -8,28 +8,8 @@ from typing import Any
 import pytest
 
 import billiard
-from billiard import forkserver
 from billiard.context import BaseContext
 from billiard.process import BaseProcess
-
-METHODS = ("fork", "spawn", "forkserver")
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[None]:
-    """Have the fork server run, so that no test starts it: it is there before and after each."""
-    forkserver.ensure_running()
-    yield
-    forkserver._forkserver._stop()
-
-
-@pytest.fixture(params=METHODS)
-def ctx(request: pytest.FixtureRequest) -> BaseContext:
-    """The context of a start method; a test that leaves something behind fails."""
-    if request.param == "forkserver":
-        request.getfixturevalue("fork_server")
-    request.getfixturevalue("leak_census")
-    return billiard.get_context(request.param)
 
 
 @pytest.fixture

@@ -8,30 +8,15 @@ from typing import Any
 import pytest
 import syncwork
 
-import billiard
-from billiard import forkserver
 from billiard.context import BaseContext
 from billiard.process import BaseProcess
 
-METHODS = ("fork", "spawn", "forkserver")
 
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[None]:
-    """Have the fork server run, so that no test starts it: it is there before and after each."""
-    forkserver.ensure_running()
-    yield
-    forkserver._forkserver._stop()
-
-
-@pytest.fixture(params=METHODS)
-def ctx(request: pytest.FixtureRequest) -> Iterator[BaseContext]:
-    """The context of a start method; a test that leaves something behind fails."""
-    if request.param == "forkserver":
-        request.getfixturevalue("fork_server")
-    request.getfixturevalue("leak_census")
-    yield billiard.get_context(request.param)
-    # What nobody holds any more is gone, and the census comes next: pytest would hold on to the arguments.
+@pytest.fixture
+def ctx(ctx: BaseContext, request: pytest.FixtureRequest) -> Iterator[BaseContext]:
+    """The same, and what nobody holds any more is gone before the census."""
+    yield ctx
+    # Pytest would hold on to the arguments.
     request.node.funcargs.clear()
 
 
