@@ -19,6 +19,11 @@ import_exception!(billiard.exceptions, AuthenticationError);
 import_exception!(billiard.exceptions, BufferTooShort);
 import_exception!(billiard.exceptions, HandshakeError);
 
+// The same numbers on every Linux.
+const ESRCH: i32 = 3;
+const EAGAIN: i32 = 11;
+const EINVAL: i32 = 22;
+
 /// An error of the core that knows its Python exception.
 pub(crate) trait IntoPyErr {
     fn into_py_err(self) -> PyErr;
@@ -42,7 +47,7 @@ impl IntoPyErr for SignalError {
     fn into_py_err(self) -> PyErr {
         match self {
             Self::Os { source, .. } => source.into_py_err(),
-            gone => PyProcessLookupError::new_err((libc_esrch(), gone.to_string())),
+            gone => PyProcessLookupError::new_err((ESRCH, gone.to_string())),
         }
     }
 }
@@ -73,7 +78,7 @@ impl IntoPyErr for SyncError {
         match self {
             Self::ReleasedTooOften => PyValueError::new_err(self.to_string()),
             Self::NotOwned => PyAssertionError::new_err(self.to_string()),
-            Self::Value { .. } => PyOSError::new_err((libc_einval(), "Invalid argument")),
+            Self::Value { .. } => PyOSError::new_err((EINVAL, "Invalid argument")),
             Self::Cell(error) => error.into_py_err(),
             Self::Os { source, .. } => source.into_py_err(),
             other => PyRuntimeError::new_err(other.to_string()),
@@ -81,16 +86,11 @@ impl IntoPyErr for SyncError {
     }
 }
 
-const fn libc_einval() -> i32 {
-    // The same number on every Linux.
-    22
-}
-
 impl IntoPyErr for ConnError {
     fn into_py_err(self) -> PyErr {
         match self {
             Self::Closed => PyEOFError::new_err(self.to_string()),
-            Self::WouldBlock => PyBlockingIOError::new_err((libc_eagain(), self.to_string())),
+            Self::WouldBlock => PyBlockingIOError::new_err((EAGAIN, self.to_string())),
             Self::Auth(error) => error.into_py_err(),
             Self::Os { source, .. } => source.into_py_err(),
             other => PyOSError::new_err(other.to_string()),
@@ -109,11 +109,6 @@ impl IntoPyErr for AuthError {
     }
 }
 
-const fn libc_eagain() -> i32 {
-    // The same number on every Linux.
-    11
-}
-
 impl IntoPyErr for QueueError {
     fn into_py_err(self) -> PyErr {
         match self {
@@ -123,9 +118,4 @@ impl IntoPyErr for QueueError {
             other => PyOSError::new_err(other.to_string()),
         }
     }
-}
-
-const fn libc_esrch() -> i32 {
-    // The same number on every Linux.
-    3
 }

@@ -23,7 +23,7 @@ impl Spin {
     /// Whether looking again is worth a try.
     #[must_use]
     pub fn is_worth_it(&self) -> bool {
-        self.credit.load(Ordering::Relaxed) > 0 && several_processors()
+        self.credit.load(Ordering::Relaxed) > 0 && cpu::several()
     }
 
     /// Looks until `look` finds something, or for too long. Somebody who needs this processor gets it in between.
@@ -49,24 +49,6 @@ impl Spin {
             self.credit.store(credit, Ordering::Relaxed);
         }
     }
-}
-
-/// Whether somebody else can run while we look. Asked once: what the answer decides is only how a wait begins.
-fn several_processors() -> bool {
-    const UNKNOWN: u8 = 0;
-    const ONE: u8 = 1;
-    const SEVERAL: u8 = 2;
-    // FORK: a number, which is right in a child too. Relaxed: whoever finds it unknown finds the same out again.
-    static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
-    let found = match FOUND.load(Ordering::Relaxed) {
-        UNKNOWN => {
-            let found = if cpu::usable(None) > 1 { SEVERAL } else { ONE };
-            FOUND.store(found, Ordering::Relaxed);
-            found
-        }
-        known => known,
-    };
-    found == SEVERAL
 }
 
 #[cfg(test)]

@@ -120,8 +120,7 @@ impl Queue {
 
     fn with(fd: Arc<OwnedFd>, bell: EventFd, span: u64, most: u32) -> io::Result<Self> {
         let store = Store::new(fd, span)?;
-        let spin = cpu::usable(None) > 1;
-        Ok(Self { chain: Chain { store }, bell, local: PerProcess::new(), spin, most })
+        Ok(Self { chain: Chain { store }, bell, local: PerProcess::new(), spin: cpu::several(), most })
     }
 
     /// The queue that another process has made: from [`Queue::shared`], in the same order.

@@ -1,5 +1,7 @@
 //! How many processors this process may really use.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use super::cgroup::{self, Group, Version};
 
 /// How many processors this process may use: the least of its affinity and of every processor quota from its own control
@@ -12,6 +14,26 @@ pub fn usable(ordered: Option<usize>) -> usize {
         return ordered.max(1);
     }
     cgroup::groups("cpu").iter().filter_map(quota).fold(by_affinity(), usize::min).max(1)
+}
+
+/// Whether somebody else can run while we look again and again. Found out once, since it takes reading files: what the answer
+/// decides is only how a wait begins.
+#[must_use]
+pub fn several() -> bool {
+    const UNKNOWN: u8 = 0;
+    const ONE: u8 = 1;
+    const SEVERAL: u8 = 2;
+    // FORK: a number, which is right in a child too. Relaxed: whoever finds it unknown finds the same out again.
+    static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
+    let found = match FOUND.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let found = if usable(None) > 1 { SEVERAL } else { ONE };
+            FOUND.store(found, Ordering::Relaxed);
+            found
+        }
+        known => known,
+    };
+    found == SEVERAL
 }
 
 fn by_affinity() -> usize {

@@ -68,35 +68,3 @@ pub fn parent_pid() -> Option<i32> {
 pub fn pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
-
-/// When a process has started, in ticks since the system has: with the process id, it is nobody else's. `None` if it has
-/// ended, reaped or not.
-#[must_use]
-pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_start_time(&stat)
-}
-
-fn parse_start_time(stat: &str) -> Option<u64> {
-    // Behind the name, which may contain anything: the state first, the start time twentieth.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let rest = "1 1 1 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 4711 100 200";
-        assert_eq!(parse_start_time(&format!("7 (a) b) S {rest}")), Some(4711));
-        assert_eq!(parse_start_time(&format!("7 (a) Z {rest}")), None);
-        assert_eq!(parse_start_time("7 (a) S 1"), None);
-        assert!(start_time(pid()).is_some());
-        assert_eq!(start_time(-1), None);
-    }
-}

@@ -137,6 +137,13 @@ fn has_ended(pid: rustix::process::Pid) -> bool {
     }
 }
 
+/// The tick of the clock at which a process began: with the process id, it is nobody else's. `None` if it has ended, reaped or
+/// not.
+#[must_use]
+pub fn start_time(pid: i32) -> Option<u64> {
+    Stat::of(pid).filter(|stat| !stat.ended).map(|stat| stat.began)
+}
+
 /// What `/proc/PID/stat` tells.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
@@ -220,6 +227,13 @@ mod tests {
         assert_eq!(parse(&text("S", 1)), Some(Stat { ended: false, began: 4242 }));
         assert_eq!(parse(&text("Z", 1)), Some(Stat { ended: true, began: 4242 }));
         assert_eq!(parse(&text("Z", 2)), Some(Stat { ended: false, began: 4242 }));
+        assert_eq!(parse("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn only_those_who_run_have_a_start_time() {
+        assert!(start_time(crate::sys::pid()).is_some());
+        assert_eq!(start_time(-1), None);
     }
 
     proptest! {

@@ -87,7 +87,7 @@ impl Blocked {
         Mask::all().apply().map(Self)
     }
 
-    /// What was blocked before; a wait opens it atomically.
+    /// What was blocked before.
     #[must_use]
     pub const fn before(&self) -> &Mask {
         &self.0
