@@ -320,11 +320,8 @@ def receive(stream: Any, parent: _billiard.Parent | None) -> tuple[process.BaseP
             return pickle.load(stream), told
         finally:
             del current._inheriting  # type: ignore[attr-defined]
-            _let_interrupts_in()
     except BaseException as error:  # the last frame of the process
         words = told.get("last_words")
-        if words and isinstance(error, KeyboardInterrupt):
-            _child.end_by_interrupt()
         name = told.get("name", current.name)
         return _child.outcome_of(error, name, words.detach() if words else None), told
 
@@ -340,11 +337,18 @@ def run(obj: process.BaseProcess, told: dict[str, Any], handle: _billiard.Parent
     Returns:
         The exit code.
     """
-    parent = None
-    if handle is not None:
-        parent = ParentProcess(told.get("parent_name", "MainProcess"), handle)
-        parent._watched = True
-    return obj._bootstrap(parent=parent)
+    try:
+        _let_interrupts_in()
+        parent = None
+        if handle is not None:
+            parent = ParentProcess(told.get("parent_name", "MainProcess"), handle)
+            parent._watched = True
+        return obj._bootstrap(parent=parent)
+    except KeyboardInterrupt:
+        # It came before the process object could see to it, or after.
+        if obj._ends_by_interrupts:
+            _child.end_by_interrupt()
+        return 1
 
 
 def _let_interrupts_in() -> None:
