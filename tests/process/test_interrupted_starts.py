@@ -27,7 +27,7 @@ def raising(number, frame):
     fired = True
     raise Enough
 
-# Python cannot hand on what is raised inside a weak reference's callback: then the start goes on, uninterrupted.
+# What is raised inside a weak reference's callback goes nowhere: then the start goes on.
 sys.unraisablehook = lambda unraisable: None
 
 def children():

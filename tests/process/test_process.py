@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 
+import processwork
 import pytest
 
 import billiard
@@ -194,7 +195,7 @@ def test_interrupt_arrives_as_ctrl_c():
     def wait():
         try:
             os.write(sign, b"r")
-            time.sleep(1000)
+            processwork.idle()
         except KeyboardInterrupt:
             sys.exit(42)
 
