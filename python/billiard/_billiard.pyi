@@ -401,7 +401,7 @@ class Connection:
 
         Raises:
             OSError: The connection is closed on this side or cannot receive.
-            ValueError: The timeout is not a number.
+            ValueError: The timeout is nan.
         """
     @property
     def readable(self, /) -> bool:
@@ -1517,5 +1517,5 @@ def wait(object_list: Any, timeout: SupportsFloat | SupportsIndex | None = None)
     Raises:
         OSError: One of them is closed.
         TypeError: One of them has no descriptor.
-        ValueError: One of the descriptors is not open; or the timeout is not a number.
+        ValueError: One of the descriptors is not open; or the timeout is nan.
     """

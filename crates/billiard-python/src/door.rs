@@ -13,8 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::IntoPyErr;
-use crate::readiness::deadline;
-use crate::wait::{Blocking, Wait};
+use crate::wait::{Blocking, Wait, deadline};
 
 const fn policy(md5: bool) -> Md5Policy {
     if md5 { Md5Policy::Accepted } else { Md5Policy::Refused }

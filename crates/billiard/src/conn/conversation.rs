@@ -6,7 +6,7 @@ use super::auth::{AuthError, LONGEST, Md5Policy};
 use super::error::{ConnError, os};
 use super::frame::{Head, HeadReader};
 use super::handshake::{Handshake, Next, Role};
-use super::transport::{AT_ONCE, Heard, Line, Moved, Pause, drain, fill, read_head};
+use super::transport::{Heard, Line, Moved, Pause, drain, fill, read_head};
 use crate::sys::Deadline;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Awaited, Woken, poll_one};
@@ -116,7 +116,7 @@ impl Conversation {
     }
 
     const fn line<'a>(socket: std::os::fd::BorrowedFd<'a>) -> Line<'a> {
-        Line { fd: socket, kind: Kind::Socket, deadline: AT_ONCE, interrupts: None }
+        Line { fd: socket, kind: Kind::Socket, deadline: Deadline::AT_ONCE, interrupts: None }
     }
 
     /// Whether all has been sent.

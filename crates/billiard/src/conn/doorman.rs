@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::auth::Md5Policy;
@@ -149,6 +149,11 @@ impl Doorman {
         Ok(None)
     }
 
+    /// Names everybody at the door, and what each is to say or to hear next.
+    pub(super) fn watch(&self, mut each: impl FnMut(BorrowedFd<'_>, Awaited)) {
+        self.visitors.iter().for_each(|visitor| each(visitor.conversation.socket().as_fd(), visitor.awaited));
+    }
+
     fn let_in(&mut self, listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, ConnError> {
         let socket = match listening::accept(listener) {
             Ok(socket) => socket,
@@ -179,7 +184,6 @@ fn is_nothing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
-    use std::os::fd::AsFd;
     use std::thread::JoinHandle;
 
     use super::super::listener::Introduction;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,9 @@ use super::doorman::{Admitted, Doorman};
 use super::error::{ConnError, os};
 use super::handshake::Role;
 use super::transport::Pause;
+use super::wait::{Awaitable, WaitSet};
 use crate::sys::Interrupts;
+use crate::sys::poll::Awaited;
 use crate::sys::{Deadline, Identity, listening, me};
 
 /// Where connections are made.
@@ -92,6 +94,15 @@ impl Listener {
                 Admitted::Paused(_) => return Ok(None),
             }
         }
+    }
+}
+
+/// Ready when [`Listener::accept`] gets further, which need not mean that it has a connection at once: with a key, somebody may have
+/// come, or said something, who still has to prove that it holds it. Accept with a deadline, then.
+impl Awaitable for Listener {
+    fn enlist(&self, set: &mut WaitSet) {
+        set.watch(self.socket.as_raw_fd(), Awaited::Data);
+        self.doorman.watch(|socket, what| set.watch(socket.as_raw_fd(), what));
     }
 }
 

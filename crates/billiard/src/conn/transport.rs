@@ -6,13 +6,11 @@ use std::os::fd::BorrowedFd;
 
 use super::error::{ConnError, os};
 use super::frame::HeadReader;
+use crate::sys::Deadline;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Awaited, Woken, poll_one};
 use crate::sys::stream::{self, Kind, Piece, Room};
-use crate::sys::{Deadline, Moment};
 
-/// The deadline of those who do not wait: it has always passed.
-pub const AT_ONCE: Deadline = Deadline::At(Moment(0));
 /// After so much without a pause the caller gets to see its signals.
 const STRETCH: usize = 8 << 20;
 
@@ -123,7 +121,7 @@ fn pause(line: Line<'_>, what: Awaited, error: io::Error) -> io::Result<Option<P
         return Err(error);
     }
     // Whoever gives no time at all only wants to look: then its mode makes no difference, and a look was had.
-    if line.deadline == AT_ONCE {
+    if line.deadline == Deadline::AT_ONCE {
         return Ok(Some(Pause::TimedOut));
     }
     if !stream::is_blocking(line.fd)? {
