@@ -10,6 +10,7 @@ use super::conversation::{Conversation, Standing};
 use super::error::{ConnError, os};
 use super::handshake::Role;
 use super::transport::Pause;
+use crate::failpoint;
 use crate::sys::Deadline;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Awaited, Readiness, Woken, any_ready};
@@ -161,6 +162,7 @@ impl Doorman {
             Err(error) if is_nothing(&error) => return Ok(None),
             Err(source) => return Err(ConnError::Os { doing: "accept a connection", source }),
         };
+        failpoint::pass("conn.let_in");
         let Some(key) = &self.key else { return Ok(Some(socket)) };
         let mut conversation = Conversation::begin(socket, Role::Listener, key, self.md5)?;
         match conversation.go_on()? {

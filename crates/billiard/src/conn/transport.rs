@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use super::error::{ConnError, os};
 use super::frame::HeadReader;
+use crate::failpoint;
 use crate::sys::Deadline;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Awaited, Woken, poll_one};
@@ -61,7 +62,12 @@ pub fn fill(line: Line<'_>, room: &mut Room<'_>) -> io::Result<Moved> {
     while room.left() > 0 {
         match stream::read(line.fd, line.kind, room) {
             Ok(0) => return Ok(Moved::Ended),
-            Ok(count) => moved += count,
+            Ok(count) => {
+                moved += count;
+                if room.left() > 0 {
+                    failpoint::pass("conn.receiving");
+                }
+            }
             Err(error) => {
                 if let Some(pause) = pause(line, Awaited::Data, error)? {
                     return Ok(Moved::Paused(pause));
@@ -100,10 +106,13 @@ pub fn drain(line: Line<'_>, pieces: &mut [Piece<'_>]) -> io::Result<Moved> {
         match stream::write(line.fd, line.kind, left) {
             Ok(mut count) => {
                 moved += count;
-                for piece in left {
+                for piece in &mut *left {
                     let taken = count.min(piece.len());
                     piece.skip(taken);
                     count -= taken;
+                }
+                if left.iter().any(|piece| !piece.is_empty()) {
+                    failpoint::pass("conn.sending");
                 }
             }
             Err(error) => {
@@ -153,6 +162,7 @@ pub enum Heard {
 pub fn read_head(line: Line<'_>, head: &mut HeadReader) -> Result<Heard, ConnError> {
     loop {
         if let Some(length) = head.length()? {
+            failpoint::pass("conn.head");
             return Ok(Heard::Length(length));
         }
         let Some(place) = head.missing() else { continue };
