@@ -85,6 +85,7 @@ stubs: setup ## write the type stub of the extension anew, from its source
 
 lint: build ## check format, lints and types
 	@cargo fmt --all --check
+	@cargo fmt --manifest-path $(FUZZ)/Cargo.toml --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
@@ -92,6 +93,7 @@ lint: build ## check format, lints and types
 
 fmt: setup ## bring everything into format
 	@cargo fmt --all
+	@cargo fmt --manifest-path $(FUZZ)/Cargo.toml
 	@$(BIN)/ruff check --quiet --fix-only
 	@$(BIN)/ruff format --quiet
 
