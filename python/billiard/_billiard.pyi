@@ -528,11 +528,11 @@ class Doorman:
         Raises:
             AuthenticationError: Somebody does not hold the key.
             EOFError: Somebody went away without having proved anything.
-            OSError: No descriptor is left, or the socket does not listen.
+            OSError: The door was closed, also while somebody waited there; no descriptor is left; or the socket does not listen.
         """
     def close(self, /) -> None:
         """
-        Send everybody away who stands at the door.
+        Send everybody away who stands at the door, and let nobody in any more. Threads that wait there are told.
         """
 
 @final

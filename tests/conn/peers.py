@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-#: What a peer does: a command at a time from its standard input, and what came of it to standard output. Everything that any
-#: Python 3 understands.
+#: What a peer does: a command at a time from its standard input, and what came of it to standard output.
+#: Written so that every Python 3 understands it.
 PROGRAM = """
 import sys
 from {module} import connection
