@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use billiard::conn::auth::{self, Challenge};
-use billiard::conn::{self, Admitted, Introduction, Md5Policy, PATIENCE, Pause};
+use billiard::conn::{self, Admitted, Introduced, Introduction, Md5Policy, PATIENCE, Pause};
 use billiard::sys::descriptor::{claim, lend};
-use billiard::sys::{EventFd, Identity, me};
+use billiard::sys::{Deadline, EventFd, Identity, me};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -219,7 +219,10 @@ pub(crate) fn introduce(py: Python<'_>, socket: RawFd, key: &[u8], md5: bool) ->
     let socket = claim(socket).map_err(IntoPyErr::into_py_err)?;
     let mut introduction = Introduction::begin(socket, key, policy(md5)).map_err(IntoPyErr::into_py_err)?;
     let introduced = py.wait_for(|interrupts| {
-        introduction.go_on(interrupts).map(|socket| socket.map_or(Wait::Interrupted, Wait::Ready))
+        introduction.go_on(Deadline::Never, interrupts).map(|introduced| match introduced {
+            Introduced::Socket(socket) => Wait::Ready(socket),
+            Introduced::Paused(_) => Wait::Interrupted,
+        })
     })?;
     introduced.map(IntoRawFd::into_raw_fd).ok_or_else(|| conn::ConnError::Closed.into_py_err())
 }

@@ -173,14 +173,16 @@ fn play(role: &str, with: &str) {
             }
         }
         "client" => {
-            let mut conn = connect(&address_of(with), Some(KEY), Md5Policy::Refused).expect("let in");
+            let conn = connect(&address_of(with), Some(KEY), Md5Policy::Refused, soon()).expect("let in");
+            let mut conn = conn.expect("let in soon");
             conn.send(b"hello", soon()).expect("somebody receives");
             assert_eq!(conn.receive(soon()).expect("an answer"), Received::Message(b"hello back".to_vec()));
         }
         "turned away" => {
             // Some are let in before the listener dies. It says nothing more to those either.
-            let outcome = connect(&address_of(with), Some(KEY), Md5Policy::Refused);
-            let error = outcome.and_then(|mut conn| conn.receive(soon())).expect_err("nobody says anything");
+            let outcome = connect(&address_of(with), Some(KEY), Md5Policy::Refused, soon())
+                .and_then(|conn| conn.expect("the end is seen soon").receive(soon()));
+            let error = outcome.expect_err("nobody says anything");
             assert!(is_end(&error), "{error:?}");
         }
         "listener" => {

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use billiard::conn::{ConnError, Introduction, Md5Policy};
+use billiard::sys::Deadline;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     theirs.write_all(bytes).expect("there is room");
     theirs.shutdown(Shutdown::Write).expect("it is open");
     let begun = Introduction::begin(ours.into(), b"the key of the fuzzer", Md5Policy::Accepted);
-    match begun.expect("randomness").go_on(None) {
+    match begun.expect("randomness").go_on(Deadline::Never, None) {
         Err(ConnError::Auth(_)) => {}
         other => panic!("{other:?}"),
     }

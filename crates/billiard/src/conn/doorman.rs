@@ -188,7 +188,7 @@ mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::thread::JoinHandle;
 
-    use super::super::listener::Introduction;
+    use super::super::listener::{Introduced, Introduction};
     use super::super::{Connection, Received};
     use super::*;
     use crate::conn::auth::AuthError;
@@ -208,7 +208,10 @@ mod tests {
         spawned(move || {
             let socket = TcpStream::connect(address).unwrap();
             let mut introduction = Introduction::begin(socket.into(), key, Md5Policy::Refused)?;
-            introduction.go_on(None).map(|socket| socket.expect("no signal arrives here"))
+            match introduction.go_on(Deadline::Never, None)? {
+                Introduced::Socket(socket) => Ok(socket),
+                Introduced::Paused(pause) => panic!("no signal arrives here: {pause:?}"),
+            }
         })
     }
 

@@ -18,6 +18,6 @@ pub use auth::Md5Policy;
 pub use connection::{Connection, Received, duplex, pipe};
 pub use doorman::{Admitted, Doorman, MOST_VISITORS, PATIENCE};
 pub use error::ConnError;
-pub use listener::{Address, Introduction, Listener, connect};
+pub use listener::{Address, Introduced, Introduction, Listener, connect};
 pub use transport::Pause;
 pub use wait::{Awaitable, WaitSet, wait};
