@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust loom test-python bench oracle stubs lint fmt clean
+.PHONY: help setup build demo test test-rust loom fuzz test-python bench oracle stubs lint fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,21 @@ loom: setup ## try every interleaving of the lock-free protocols
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom timeout 900 \
 		cargo test --quiet --release -p billiard --lib interleavings
 
+# The fuzzer needs what only a nightly compiler admits to; the stable one does it when it is told to.
+FUZZ_SECONDS ?= 20
+FUZZ := crates/billiard/fuzz
+FUZZ_TARGETS = $(basename $(notdir $(wildcard $(FUZZ)/targets/*.rs)))
+
+fuzz: ## feed every decoder what no peer means, FUZZ_SECONDS each; needs `cargo install cargo-fuzz` and, at first, crates.io
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "fuzz: first run: cargo install cargo-fuzz" >&2; exit 2; }
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzz: $$target, $(FUZZ_SECONDS) seconds"; \
+		mkdir -p target/fuzz/corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir $(FUZZ) --target-dir target/fuzz/build $$target \
+			target/fuzz/corpus/$$target $(FUZZ)/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) \
+			-timeout=10 -rss_limit_mb=1024 -verbosity=0 || exit 1; \
+	done
+
 test-python: build oracle ## run the Python tests, on every Python that is found (choose: PYTHONS="python3.10 …")
 	@.ci/test-pythons $(PYTHONS)
 
@@ -70,6 +85,7 @@ stubs: setup ## write the type stub of the extension anew, from its source
 
 lint: build ## check format, lints and types
 	@cargo fmt --all --check
+	@cargo fmt --manifest-path $(FUZZ)/Cargo.toml --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
@@ -77,6 +93,7 @@ lint: build ## check format, lints and types
 
 fmt: setup ## bring everything into format
 	@cargo fmt --all
+	@cargo fmt --manifest-path $(FUZZ)/Cargo.toml
 	@$(BIN)/ruff check --quiet --fix-only
 	@$(BIN)/ruff format --quiet
 

@@ -401,7 +401,7 @@ class Connection:
 
         Raises:
             OSError: The connection is closed on this side or cannot receive.
-            ValueError: The timeout is not a number.
+            ValueError: The timeout is nan.
         """
     @property
     def readable(self, /) -> bool:
@@ -528,11 +528,11 @@ class Doorman:
         Raises:
             AuthenticationError: Somebody does not hold the key.
             EOFError: Somebody went away without having proved anything.
-            OSError: No descriptor is left, or the socket does not listen.
+            OSError: The door was closed, also while somebody waited there; no descriptor is left; or the socket does not listen.
         """
     def close(self, /) -> None:
         """
-        Send everybody away who stands at the door.
+        Send everybody away who stands at the door, and let nobody in any more. Threads that wait there are told.
         """
 
 @final
@@ -1517,5 +1517,5 @@ def wait(object_list: Any, timeout: SupportsFloat | SupportsIndex | None = None)
     Raises:
         OSError: One of them is closed.
         TypeError: One of them has no descriptor.
-        ValueError: One of the descriptors is not open; or the timeout is not a number.
+        ValueError: One of the descriptors is not open; or the timeout is nan.
     """

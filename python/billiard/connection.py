@@ -237,7 +237,7 @@ class Listener:
         Raises:
             AuthenticationError: Somebody has connected who does not hold the key. The listener goes on.
             EOFError: Somebody has connected, and gone away without having proved anything.
-            OSError: The listener is closed, or no descriptor is left.
+            OSError: The listener is closed, also while this waits; or no descriptor is left.
         """
         listener = self._listener
         if listener is None:
@@ -248,7 +248,7 @@ class Listener:
         return listener._admit(doorman)
 
     def close(self) -> None:
-        """Stop listening. Connections stay open."""
+        """Stop listening. Connections stay open. A thread that waits in `accept` is told by an `OSError`."""
         listener, self._listener = self._listener, None
         doorman, self._doorman = self._doorman, None
         if doorman is not None:
@@ -351,7 +351,10 @@ class SocketListener:
         return self._admit(self._doorman)
 
     def _admit(self, doorman: _billiard.Doorman) -> Connection:
-        number = doorman.admit(self._socket.fileno(), self._socket.gettimeout())
+        listening = self._socket.fileno()
+        if listening < 0:
+            raise OSError("listener is closed")
+        number = doorman.admit(listening, self._socket.gettimeout())
         if number is None:
             # What the program has set for the socket counts for those who wait at it, too.
             raise TimeoutError("timed out")
@@ -363,6 +366,7 @@ class SocketListener:
     def close(self) -> None:
         """Stop listening, and remove the path."""
         try:
+            self._doorman.close()
             self._socket.close()
         finally:
             unlink, self._unlink = self._unlink, None

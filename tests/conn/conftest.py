@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from peers import Peer, others
 from talk import PATIENCE
 
 import billiard
@@ -93,31 +90,20 @@ def in_thread() -> Iterator[Callable[..., Callable[[], Any]]]:
         thread.join(PATIENCE)
 
 
-@pytest.fixture(params=["multiprocessing", "original"])
-def peer(request: pytest.FixtureRequest) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Run a program on another package: ``connection`` in it is that one's module.
+@pytest.fixture(scope="session", params=others(), ids=lambda other: other.name)
+def other(request: pytest.FixtureRequest) -> Iterator[Peer]:
+    """A process of another package, or of another Python."""
+    with Peer(request.param) as peer:
+        yield peer
 
-    It is given its arguments, and speaks through standard input and output.
-    """
-    interpreter, module = sys.executable, "multiprocessing"
-    if request.param == "original":
-        oracle = Path(__file__).parents[2] / ".oracle" / "bin" / "python"
-        if not oracle.exists():
-            pytest.skip("the original package is not installed: make oracle")
-        interpreter, module = str(oracle), "billiard"
-    started = []
 
-    def run(source: str, *args: str) -> subprocess.Popen[str]:
-        program = f"import sys\nfrom {module} import connection\n{textwrap.dedent(source)}"
-        pipe = subprocess.PIPE
-        child = subprocess.Popen([interpreter, "-c", program, *args], stdin=pipe, stdout=pipe, text=True)
-        started.append(child)
-        return child
-
-    yield run
-    for child in started:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.close()
-        assert child.wait(PATIENCE) == 0
-        child.stdout.close()
+@pytest.fixture
+def peer(other: Peer) -> Iterator[Peer]:
+    """The same, doing nothing; whatever it was asked for in the test has to be done by the end of it."""
+    other.start()
+    try:
+        yield other
+        assert other.is_idle()
+    except BaseException:
+        other.kill()
+        raise

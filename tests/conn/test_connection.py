@@ -393,7 +393,7 @@ def test_a_poll_ends_with_what_it_waits_for(ends, in_thread, timeout):
 
 def test_timeouts_that_are_none_are_refused(ends):
     one, _ = ends()
-    with pytest.raises(ValueError, match="not a number"):
+    with pytest.raises(ValueError, match="seconds or None, not nan"):
         one.poll(float("nan"))
     with pytest.raises(TypeError):
         one.poll("1")

@@ -13,74 +13,82 @@ from billiard.connection import Client, Listener, answer_challenge, deliver_chal
 from billiard.exceptions import AuthenticationError
 
 KEY = b"shared"
+FAMILIES = ["AF_UNIX", "AF_INET"]
+#: None; one byte; more than what goes out together with its length.
+SIZES = [0, 1, 16 * 1024 + 1]
+LARGE = 70_000_000
 THINGS = [None, "text", list(range(5_000)), b"x" * 200_000]
 
-LISTENER = """
-    family, key, talks = sys.argv[1], eval(sys.argv[2]), sys.argv[3] == "talks"
-    with connection.Listener(family=family, authkey=key) as listener:
-        print(repr(listener.address), flush=True)
-        try:
-            conn = listener.accept()
-        except Exception as error:
-            print(type(error).__name__, flush=True)
-        else:
-            while talks:
-                thing = conn.recv()
-                conn.send(thing)
-                talks = thing != "good-bye"
-            conn.close()
-"""
 
-CLIENT = """
-    address, key = eval(sys.argv[1]), eval(sys.argv[2])
-    try:
-        conn = connection.Client(address, authkey=key)
-    except Exception as error:
-        print(type(error).__name__, flush=True)
-    else:
-        thing = None
-        while thing != "good-bye":
-            thing = conn.recv()
-            conn.send(thing)
-        conn.close()
-"""
-
-
-def talk(conn):
+def talk(conn, sizes=()):
     with conn:
-        for thing in [*THINGS, "good-bye"]:
+        for size in [*SIZES, *sizes]:
+            message = os.urandom(1024) * (size // 1024) + bytes(size % 1024)
+            conn.send_bytes(message)
+            assert conn.recv_bytes() == message
+        for thing in THINGS:
+            conn.send_bytes(b"object")
             conn.send(thing)
             assert conn.recv() == thing
+        conn.send_bytes(b"good-bye")
+        assert conn.recv_bytes() == b"good-bye"
 
 
-@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("key", [None, KEY])
 def test_our_client_with_their_listener(peer, family, key):
-    them = peer(LISTENER, family, repr(key), "talks")
-    talk(Client(eval(them.stdout.readline()), authkey=key))
+    peer.ask("listen", family, key)
+    talk(Client(peer.read(), authkey=key), [LARGE] if key and family == "AF_UNIX" else [])
+    assert peer.outcome() == "done"
 
 
-@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("key", [None, KEY])
 def test_their_client_with_our_listener(peer, family, key):
     with Listener(family=family, authkey=key) as listener:
-        peer(CLIENT, repr(listener.address), repr(key))
-        talk(listener.accept())
+        peer.ask("connect", listener.address, key)
+        talk(listener.accept(), [LARGE] if key and family == "AF_INET" else [])
+    assert peer.outcome() == "done"
 
 
-def test_another_key_at_their_listener(peer):
-    them = peer(LISTENER, "AF_INET", repr(b"other"), "talks")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_key_at_their_listener(peer, family):
+    peer.ask("listen", family, b"other")
     with pytest.raises(AuthenticationError, match="rejected"):
-        Client(eval(them.stdout.readline()), authkey=KEY)
-    assert them.stdout.readline() == "AuthenticationError\n"
+        Client(peer.read(), authkey=KEY)
+    assert peer.outcome() == "AuthenticationError"
 
 
-def test_their_client_with_another_key(peer):
-    with Listener(("localhost", 0), authkey=KEY) as listener:
-        them = peer(CLIENT, repr(listener.address), repr(b"other"))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_their_client_with_another_key(peer, family):
+    with Listener(family=family, authkey=KEY) as listener:
+        peer.ask("connect", listener.address, b"other")
         with pytest.raises(AuthenticationError, match="wrong"):
             listener.accept()
-    assert them.stdout.readline() == "AuthenticationError\n"
+        assert peer.outcome() == "AuthenticationError"
+        # It goes on with whoever does hold the key.
+        peer.ask("connect", listener.address, KEY)
+        talk(listener.accept())
+    assert peer.outcome() == "done"
+
+
+def test_where_md5_is_switched_off_only_those_who_know_better_are_let_in(peer, monkeypatch):
+    monkeypatch.setattr(connection, "ACCEPT_MD5", False)
+    with Listener(authkey=KEY) as listener:
+        peer.ask("connect", listener.address, KEY)
+        if peer.knows_only_md5:
+            with pytest.raises(AuthenticationError, match="MD5"):
+                listener.accept()
+        else:
+            talk(listener.accept())
+    assert (peer.outcome() == "done") != peer.knows_only_md5
+    peer.ask("listen", "AF_UNIX", KEY)
+    if peer.knows_only_md5:
+        with pytest.raises(AuthenticationError, match="MD5"):
+            Client(peer.read(), authkey=KEY)
+    else:
+        talk(Client(peer.read(), authkey=KEY))
+    assert (peer.outcome() == "done") != peer.knows_only_md5
 
 
 class Script:

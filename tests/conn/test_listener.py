@@ -281,6 +281,23 @@ def test_kinds_of_addresses():
         connection.arbitrary_address("AF_X")
 
 
+@pytest.mark.parametrize("key", [None, KEY])
+def test_closing_tells_the_threads_that_wait(in_thread, key):
+    listener = Listener(("localhost", 0), authkey=key)
+    address = listener.address
+    waiting = [in_thread(listener.accept) for _ in range(3)]
+    with socket.socket() as silent:
+        if key:
+            silent.connect(address)
+            assert silent.recv(1), "a thread asks for the key, so it waits"
+        listener.close()
+        for outcome in waiting:
+            with pytest.raises(OSError, match="listener is closed"):
+                outcome()
+    with pytest.raises(ConnectionRefusedError):
+        Client(address, authkey=key)
+
+
 def test_a_time_limit_of_the_socket_counts():
     with Listener(("localhost", 0)) as listener:
         listener._listener._socket.settimeout(0.05)

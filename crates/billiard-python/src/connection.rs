@@ -1,123 +1,38 @@
 //! Connections as Python sees them: whole messages, and the objects in them. What waits, waits outside of the interpreter.
 
 use std::os::fd::{IntoRawFd, RawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use billiard::conn::ConnError;
 use billiard::conn::frame::Head;
-use billiard::conn::transport::{AT_ONCE, Moved, prepare};
-use billiard::conn::{ConnError, Spin};
-use billiard::sys::descriptor::{close_raw, trust};
+use billiard::conn::transport::{Moved, prepare};
 use billiard::sys::poll::{Awaited, Woken, poll_one};
-use billiard::sys::stream::{Kind, Piece};
-use billiard::sys::{Identity, listening, me};
-use pyo3::exceptions::{PyOSError, PyValueError};
+use billiard::sys::spin::Spin;
+use billiard::sys::stream::Piece;
+use billiard::sys::{Deadline, listening};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::buffers::{Blank, Sink, Source};
 use crate::errors::{BufferTooShort, IntoPyErr};
+use crate::holding::{Direction, Holding, Use, closed};
 use crate::pickling::Pickle;
 use crate::python;
-use crate::readiness::deadline;
-use crate::traffic::{Failure, Partial, Track, finished, pull, push, receive_body, receive_length, settle};
-use crate::wait::{Blocking, Wait};
+use crate::traffic::{Failure, Partial, finished, pull, push, receive_body, receive_length, settle};
+use crate::wait::{Blocking, Wait, deadline};
 
 /// No bytes object is longer, whatever memory there is: it has a head, too.
 const LONGEST: usize = isize::MAX as usize - 4096;
-#[derive(Debug)]
-struct Slot {
-    number: RawFd,
-    kind: Kind,
-    readable: bool,
-    writable: bool,
-    /// The peer has got a part of a message and not the rest.
-    broken: bool,
-    partial: Partial,
-    users: Users,
-}
-
-/// Who is using the descriptor. Closing it under a thread that waits for it would let that thread read from whatever gets
-/// its number next.
-#[derive(Debug)]
-struct Users {
-    count: u32,
-    /// FORK: the threads of another process do not come back to be counted.
-    of: Identity,
-    /// To be closed by the last of them.
-    closing: Option<RawFd>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    In,
-    Out,
-    Either,
-}
 
 /// One end of a stream of messages.
 #[pyclass(frozen, subclass, dict, weakref, module = "billiard._billiard")]
 #[derive(Debug)]
 pub(crate) struct Connection {
-    slot: Mutex<Slot>,
+    holding: Holding,
     spin: Spin,
 }
 
-/// The descriptor, for as long as it is used.
-struct Use<'a> {
-    connection: &'a Connection,
-    by: Identity,
-    track: Track<'a>,
-}
-
-impl Drop for Use<'_> {
-    fn drop(&mut self) {
-        let mut slot = self.connection.lock();
-        let users = &mut slot.users;
-        if users.of == self.by && users.count > 0 {
-            users.count -= 1;
-            if users.count == 0
-                && let Some(number) = users.closing.take()
-            {
-                close_raw(number);
-            }
-        }
-    }
-}
-
-fn closed() -> PyErr {
-    PyOSError::new_err("handle is closed")
-}
-
 impl Connection {
-    /// FORK: held only while attached, and never while anything is called that might let go of the interpreter. So no thread
-    /// that is not copied can hold it.
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, direction: Direction) -> PyResult<Use<'_>> {
-        let mut slot = self.lock();
-        if slot.number < 0 {
-            return Err(closed());
-        }
-        if direction == Direction::In && !slot.readable {
-            return Err(PyOSError::new_err("connection is write-only"));
-        }
-        if direction == Direction::Out && !slot.writable {
-            return Err(PyOSError::new_err("connection is read-only"));
-        }
-        if direction == Direction::Out && slot.broken {
-            return Err(ConnError::Broken.into_py_err());
-        }
-        let by = me();
-        if slot.users.of != by {
-            slot.users = Users { count: 0, of: by, closing: None };
-        }
-        slot.users.count += 1;
-        let fd = trust(slot.number).map_err(IntoPyErr::into_py_err)?;
-        Ok(Use { connection: self, by, track: Track { fd, kind: slot.kind } })
-    }
-
     fn send_pieces(&self, py: Python<'_>, line: &Use<'_>, pieces: &mut [Piece<'_>]) -> PyResult<()> {
         let left = |pieces: &[Piece<'_>]| pieces.iter().map(Piece::len).sum::<usize>();
         let whole = left(pieces);
@@ -126,7 +41,9 @@ impl Connection {
         match sent {
             Ok(true) => Ok(()),
             failed => {
-                self.lock().broken = left(pieces) != whole;
+                if left(pieces) != whole {
+                    self.holding.tear();
+                }
                 failed?;
                 Err(ConnError::WouldBlock.into_py_err())
             }
@@ -135,26 +52,12 @@ impl Connection {
 
     /// Reads a message into an object of its own.
     fn receive_bytes<'py>(&self, py: Python<'py>, limit: Option<u64>) -> PyResult<Bound<'py, PyBytes>> {
-        let line = self.enter(Direction::In)?;
-        self.receiving(py, |partial| {
+        let line = self.holding.enter(Direction::In)?;
+        self.holding.receiving(|partial| {
             let len = self.receive_head(py, &line, partial, limit)?;
             receive_body(py, line.track, partial, len)?;
             finished(py, partial)
         })
-    }
-
-    /// Lets `receive` go on with a message that has arrived in part, and keeps what it leaves.
-    fn receiving<T>(
-        &self,
-        _py: Python<'_>,
-        receive: impl FnOnce(&mut Partial) -> PyResult<T>,
-    ) -> PyResult<T> {
-        let mut partial = std::mem::take(&mut self.lock().partial);
-        let received = receive(&mut partial);
-        if !partial.head.is_untouched() {
-            self.lock().partial = partial;
-        }
-        received
     }
 
     fn receive_head(
@@ -169,7 +72,7 @@ impl Connection {
             Err(Failure::Stream(error)) => {
                 *partial = Partial::default();
                 if matches!(error, ConnError::Frame(_)) {
-                    self.give_up_reading();
+                    self.holding.give_up_reading();
                 }
                 return Err(error.into_py_err());
             }
@@ -179,24 +82,10 @@ impl Connection {
         let len = usize::try_from(length).ok().filter(|len| acceptable && *len <= LONGEST);
         len.ok_or_else(|| {
             *partial = Partial::default();
-            self.give_up_reading();
+            self.holding.give_up_reading();
             let limit = limit.unwrap_or(LONGEST as u64);
             ConnError::TooLong { announced: length, limit }.into_py_err()
         })
-    }
-
-    /// What follows is not understood any more.
-    fn give_up_reading(&self) {
-        let writable = {
-            let mut slot = self.lock();
-            if slot.writable {
-                slot.readable = false;
-            }
-            slot.writable
-        };
-        if !writable {
-            self.close();
-        }
     }
 }
 
@@ -205,11 +94,7 @@ impl Connection {
     #[new]
     #[pyo3(signature = (*_args: "Any", **_kwargs: "Any"))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        let users = Users { count: 0, of: me(), closing: None };
-        let partial = Partial::default();
-        let kind = Kind::Other;
-        let slot = Slot { number: -1, kind, readable: false, writable: false, broken: false, partial, users };
-        Self { slot: Mutex::new(slot), spin: Spin::default() }
+        Self { holding: Holding::none(), spin: Spin::over_kernel() }
     }
 
     /// Begin to use a descriptor, which belongs to this object from now on.
@@ -219,19 +104,13 @@ impl Connection {
     ///     readable: Whether messages can be received.
     ///     writable: Whether messages can be sent.
     fn _open(&self, number: RawFd, readable: bool, writable: bool) {
-        self.close();
-        // What is not open fails when it is used.
-        let kind = trust(number).and_then(Kind::of).unwrap_or(Kind::Other);
-        let mut slot = self.lock();
-        (slot.number, slot.kind, slot.readable, slot.writable) = (number, kind, readable, writable);
-        (slot.broken, slot.partial) = (false, Partial::default());
+        self.holding.open(number, readable, writable);
     }
 
     /// The descriptor's number; None once it is closed.
     #[getter]
     fn _handle(&self) -> Option<RawFd> {
-        let number = self.lock().number;
-        (number >= 0).then_some(number)
+        self.holding.number()
     }
 
     #[getter]
@@ -247,19 +126,19 @@ impl Connection {
     /// Whether this end has been closed.
     #[getter]
     fn closed(&self) -> bool {
-        self.lock().number < 0
+        self.holding.number().is_none()
     }
 
     /// Whether messages can be received.
     #[getter]
     fn readable(&self) -> bool {
-        self.lock().readable
+        self.holding.is_readable()
     }
 
     /// Whether messages can be sent.
     #[getter]
     fn writable(&self) -> bool {
-        self.lock().writable
+        self.holding.is_writable()
     }
 
     /// The descriptor's number.
@@ -267,21 +146,12 @@ impl Connection {
     /// Raises:
     ///     OSError: The connection is closed on this side.
     pub(crate) fn fileno(&self) -> PyResult<RawFd> {
-        self._handle().ok_or_else(closed)
+        self.holding.number().ok_or_else(closed)
     }
 
     /// Close this end. A thread that is waiting for the connection goes on waiting, and closes it when it is done.
     fn close(&self) {
-        let mut slot = self.lock();
-        let number = std::mem::replace(&mut slot.number, -1);
-        if number < 0 {
-            return;
-        }
-        if slot.users.count > 0 && slot.users.of == me() {
-            slot.users.closing = Some(number);
-        } else {
-            close_raw(number);
-        }
+        self.holding.close();
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -309,11 +179,11 @@ impl Connection {
     ///     BrokenPipeError: The peer is gone.
     ///     BlockingIOError: The connection does not block, and there is no room for the message now.
     fn send(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.enter(Direction::Out)?);
+        drop(self.holding.enter(Direction::Out)?);
         let pickle = Pickle::of(obj)?;
         let body = pickle.pieces(py);
         let head = Head::of(body.iter().map(Piece::len).sum());
-        let line = self.enter(Direction::Out)?;
+        let line = self.holding.enter(Direction::Out)?;
         if let [only] = body.as_slice() {
             return self.send_pieces(py, &line, &mut [Piece::of(head.as_bytes()), *only]);
         }
@@ -356,7 +226,7 @@ impl Connection {
         offset: isize,
         size: Option<isize>,
     ) -> PyResult<()> {
-        let line = self.enter(Direction::Out)?;
+        let line = self.holding.enter(Direction::Out)?;
         let source = Source::of(buf)?;
         let from = usize::try_from(offset).map_err(|_| PyValueError::new_err("offset is negative"))?;
         let most =
@@ -407,11 +277,11 @@ impl Connection {
     ///     BlockingIOError: The connection does not block, and there is no whole message now.
     #[pyo3(signature = (buf, offset = 0))]
     fn recv_bytes_into(&self, py: Python<'_>, buf: &Bound<'_, PyAny>, offset: isize) -> PyResult<usize> {
-        let line = self.enter(Direction::In)?;
+        let line = self.holding.enter(Direction::In)?;
         let sink = Sink::of(buf)?;
         let from = usize::try_from(offset).map_err(|_| PyValueError::new_err("negative offset"))?;
         let most = sink.len().checked_sub(from).ok_or_else(|| PyValueError::new_err("offset too large"))?;
-        self.receiving(py, |partial| {
+        self.holding.receiving(|partial| {
             let len = self.receive_head(py, &line, partial, None)?;
             if len > most || partial.body.is_some() {
                 receive_body(py, line.track, partial, len)?;
@@ -444,21 +314,18 @@ impl Connection {
     ///
     /// Raises:
     ///     OSError: The connection is closed on this side or cannot receive.
-    ///     ValueError: The timeout is not a number.
+    ///     ValueError: The timeout is nan.
     #[pyo3(signature = (timeout = Some(0.0)), text_signature = "($self, timeout=0.0)")]
     fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let line = self.enter(Direction::In)?;
+        let line = self.holding.enter(Direction::In)?;
         let deadline = deadline(timeout)?;
-        let glance = poll_one(line.track.fd, Awaited::Data, AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
-        if glance == Woken::Ready || deadline == AT_ONCE {
+        let glance = poll_one(line.track.fd, Awaited::Data, Deadline::AT_ONCE, None);
+        let glance = glance.map_err(IntoPyErr::into_py_err)?;
+        if glance == Woken::Ready || deadline == Deadline::AT_ONCE {
             return Ok(glance == Woken::Ready);
         }
         let found = py.wait_for(|interrupts| {
-            poll_one(line.track.fd, Awaited::Data, deadline, interrupts).map(|woken| match woken {
-                Woken::Ready => Wait::Ready(()),
-                Woken::TimedOut => Wait::TimedOut,
-                Woken::Interrupted => Wait::Interrupted,
-            })
+            poll_one(line.track.fd, Awaited::Data, deadline, interrupts).map(Wait::from)
         })?;
         Ok(found.is_some())
     }
@@ -477,7 +344,7 @@ impl Connection {
     ///     BrokenPipeError: The peer is gone.
     ///     BlockingIOError: The connection does not block, and takes nothing now.
     fn send_offset(&self, py: Python<'_>, buf: &Bound<'_, PyAny>, offset: isize) -> PyResult<usize> {
-        let line = self.enter(Direction::Either)?;
+        let line = self.holding.enter(Direction::Either)?;
         let source = Source::of(buf)?;
         // COMPAT: as a slice counts, from the end if negative.
         let from =
@@ -487,16 +354,6 @@ impl Connection {
         let all = push(py, line.track, &mut pieces)?;
         let written = piece.len() - pieces[0].len();
         if written == 0 && !all { Err(ConnError::WouldBlock.into_py_err()) } else { Ok(written) }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // Nobody can be using it any more.
-        let slot = self.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if slot.number >= 0 {
-            close_raw(slot.number);
-        }
     }
 }
 

@@ -5,16 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use billiard::conn::auth::{self, Challenge};
-use billiard::conn::{self, Admitted, Introduction, Md5Policy, PATIENCE, Pause};
+use billiard::conn::{self, Admitted, Introduced, Introduction, Md5Policy, PATIENCE, Pause};
 use billiard::sys::descriptor::{claim, lend};
-use billiard::sys::{EventFd, Identity, me};
-use pyo3::exceptions::PyValueError;
+use billiard::sys::{Deadline, EventFd, Identity, me};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::IntoPyErr;
-use crate::readiness::deadline;
-use crate::wait::{Blocking, Wait};
+use crate::wait::{Blocking, Wait, deadline};
+
+fn closed() -> PyErr {
+    PyOSError::new_err("listener is closed")
+}
 
 const fn policy(md5: bool) -> Md5Policy {
     if md5 { Md5Policy::Accepted } else { Md5Policy::Refused }
@@ -36,7 +39,21 @@ pub(crate) struct Doorman {
     patience: Duration,
     md5: bool,
     /// FORK: locked only while attached, so that no thread that is not copied can hold it.
-    inner: Mutex<Option<Door>>,
+    inner: Mutex<Entrance>,
+}
+
+#[derive(Debug, Default)]
+struct Entrance {
+    /// Nobody is let in any more.
+    closed: bool,
+    door: Option<Door>,
+}
+
+impl Entrance {
+    /// FORK: the door of this process.
+    fn ours(&mut self) -> Option<&mut Door> {
+        self.door.as_mut().filter(|door| door.owner == me())
+    }
 }
 
 /// What the threads of one process that wait at the same door have in common.
@@ -52,14 +69,17 @@ struct Door {
 }
 
 impl Doorman {
-    fn lock(&self) -> MutexGuard<'_, Option<Door>> {
+    fn lock(&self) -> MutexGuard<'_, Entrance> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes to the door.
     fn enter(&self) -> PyResult<Arc<EventFd>> {
         let mut inner = self.lock();
-        let door = match &mut *inner {
+        if inner.closed {
+            return Err(closed());
+        }
+        let door = match &mut inner.door {
             Some(door) if door.owner == me() => door,
             other => {
                 let bell = Arc::new(EventFd::new().map_err(IntoPyErr::into_py_err)?);
@@ -70,22 +90,30 @@ impl Doorman {
         Ok(Arc::clone(&door.bell))
     }
 
-    /// Takes over whom others have left.
-    fn take_over(&self, doorman: &mut conn::Doorman) {
+    /// Takes over whom others have left. The bell of a door that was closed goes on ringing, for everybody who waits there.
+    fn take_over(&self, doorman: &mut conn::Doorman) -> PyResult<()> {
         let mut inner = self.lock();
-        if let Some(door) = inner.as_mut().filter(|door| door.owner == me()) {
+        if inner.closed {
+            return Err(closed());
+        }
+        if let Some(door) = inner.ours() {
             door.bell.clear();
             if let Some(left) = door.left.take() {
                 doorman.join(left);
             }
         }
+        Ok(())
     }
 
     /// Leaves the door, and whoever stands there to the others.
     fn leave(&self, mut doorman: conn::Doorman) {
         let mut inner = self.lock();
-        if let Some(door) = inner.as_mut().filter(|door| door.owner == me()) {
+        let shut = inner.closed;
+        if let Some(door) = inner.ours() {
             door.waiting = door.waiting.saturating_sub(1);
+            if shut {
+                return;
+            }
             if let Some(left) = door.left.take() {
                 doorman.join(left);
             }
@@ -106,7 +134,7 @@ impl Doorman {
     fn new(key: Option<Vec<u8>>, md5: bool, patience: Option<f64>) -> PyResult<Self> {
         let patience = patience.map(Duration::try_from_secs_f64).transpose();
         let patience = patience.map_err(|error| PyValueError::new_err(error.to_string()))?;
-        Ok(Self { key, md5, patience: patience.unwrap_or(PATIENCE), inner: Mutex::new(None) })
+        Ok(Self { key, md5, patience: patience.unwrap_or(PATIENCE), inner: Mutex::default() })
     }
 
     /// Wait for the next one who may come in.
@@ -121,18 +149,27 @@ impl Doorman {
     /// Raises:
     ///     AuthenticationError: Somebody does not hold the key.
     ///     EOFError: Somebody went away without having proved anything.
-    ///     OSError: No descriptor is left, or the socket does not listen.
+    ///     OSError: The door was closed, also while somebody waited there; no descriptor is left; or the socket does not listen.
     #[pyo3(signature = (listener, timeout = None))]
     fn admit(&self, py: Python<'_>, listener: RawFd, timeout: Option<f64>) -> PyResult<Option<RawFd>> {
         let deadline = deadline(timeout)?;
-        let listener = lend(listener).map_err(IntoPyErr::into_py_err)?;
         let bell = self.enter()?;
         let mut doorman =
             conn::Doorman::new(self.key.as_deref(), policy(self.md5)).with_patience(self.patience);
+        // A copy: whoever closes the socket meanwhile leaves its number to others.
+        let listener = match lend(listener).and_then(|fd| fd.try_clone_to_owned()) {
+            Ok(copy) => copy,
+            Err(error) => {
+                self.leave(doorman);
+                return Err(error.into_py_err());
+            }
+        };
         let admitted = loop {
-            self.take_over(&mut doorman);
+            if let Err(error) = self.take_over(&mut doorman) {
+                break Err(error);
+            }
             let admitted = py.wait_for(|interrupts| {
-                doorman.admit(listener, Some(bell.as_fd()), deadline, interrupts).map(|admitted| {
+                doorman.admit(listener.as_fd(), Some(bell.as_fd()), deadline, interrupts).map(|admitted| {
                     match admitted {
                         Admitted::Socket(socket) => Wait::Ready(Some(socket)),
                         // A signal, or the bell: both are looked after outside.
@@ -152,10 +189,14 @@ impl Doorman {
         admitted
     }
 
-    /// Send everybody away who stands at the door.
+    /// Send everybody away who stands at the door, and let nobody in any more. Threads that wait there are told.
     fn close(&self) {
-        // Those who wait there keep their bell.
-        drop(self.lock().as_mut().and_then(|door| door.left.take()));
+        let mut inner = self.lock();
+        inner.closed = true;
+        if let Some(door) = inner.ours() {
+            drop(door.left.take());
+            door.bell.ring();
+        }
     }
 }
 
@@ -178,7 +219,10 @@ pub(crate) fn introduce(py: Python<'_>, socket: RawFd, key: &[u8], md5: bool) ->
     let socket = claim(socket).map_err(IntoPyErr::into_py_err)?;
     let mut introduction = Introduction::begin(socket, key, policy(md5)).map_err(IntoPyErr::into_py_err)?;
     let introduced = py.wait_for(|interrupts| {
-        introduction.go_on(interrupts).map(|socket| socket.map_or(Wait::Interrupted, Wait::Ready))
+        introduction.go_on(Deadline::Never, interrupts).map(|introduced| match introduced {
+            Introduced::Socket(socket) => Wait::Ready(socket),
+            Introduced::Paused(_) => Wait::Interrupted,
+        })
     })?;
     introduced.map(IntoRawFd::into_raw_fd).ok_or_else(|| conn::ConnError::Closed.into_py_err())
 }

@@ -93,6 +93,7 @@ impl IntoPyErr for ConnError {
             Self::WouldBlock => PyBlockingIOError::new_err((EAGAIN, self.to_string())),
             Self::Auth(error) => error.into_py_err(),
             Self::Os { source, .. } => source.into_py_err(),
+            Self::NotOpen(_) => PyValueError::new_err(self.to_string()),
             other => PyOSError::new_err(other.to_string()),
         }
     }

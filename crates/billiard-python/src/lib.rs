@@ -12,6 +12,7 @@ mod errors;
 mod fork;
 mod functions;
 mod handles;
+mod holding;
 mod locks;
 mod pickling;
 mod process;

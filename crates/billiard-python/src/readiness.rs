@@ -1,26 +1,18 @@
-//! Waiting for many things at once, and how long Python waits.
+//! Waiting for many things at once: which descriptor each Python object has. The wait itself is the core's.
 
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 
-use billiard::conn::transport::AT_ONCE;
+use billiard::conn::WaitSet;
 use billiard::sys::Deadline;
-use billiard::sys::poll::{Awaited, Readiness, Woken, any_ready};
+use billiard::sys::poll::Woken;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList};
 
 use crate::connection::Connection;
 use crate::errors::IntoPyErr;
-use crate::wait::{Blocking, Wait};
-
-/// Deadlines of Python. One that is no number is a mistake, and waiting for ever would hide it.
-pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {
-    match timeout {
-        Some(seconds) if seconds.is_nan() => Err(PyValueError::new_err("the timeout is not a number")),
-        Some(seconds) if seconds <= 0.0 => Ok(AT_ONCE),
-        other => Ok(Deadline::from_seconds(other)),
-    }
-}
+use crate::wait::{Blocking, Wait, deadline};
 
 /// The descriptor of what somebody waits for.
 fn number_of(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
@@ -56,7 +48,7 @@ fn number_of(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 /// Raises:
 ///     OSError: One of them is closed.
 ///     TypeError: One of them has no descriptor.
-///     ValueError: One of the descriptors is not open; or the timeout is not a number.
+///     ValueError: One of the descriptors is not open; or the timeout is nan.
 #[pyfunction]
 #[pyo3(signature = (object_list, timeout = None) -> "list[Any]")]
 pub(crate) fn wait<'py>(
@@ -66,34 +58,20 @@ pub(crate) fn wait<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let deadline = deadline(timeout)?;
     let mut objects: Vec<Bound<'py, PyAny>> = Vec::new();
+    let mut known = HashSet::new();
     for object in object_list.try_iter()? {
         let object = object?;
-        if !objects.iter().any(|known| known.is(&object)) {
+        if known.insert(object.as_ptr() as usize) {
             objects.push(object);
         }
     }
-    let mut set = Vec::with_capacity(objects.len());
+    let mut set = WaitSet::with_capacity(objects.len());
     for object in &objects {
-        set.push(Readiness::of(number_of(object)?, Awaited::Data));
+        set.add(&number_of(object)?);
     }
-    let glance = any_ready(&mut set, AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
-    if glance != Woken::Ready && deadline != AT_ONCE {
-        py.wait_for(|interrupts| {
-            any_ready(&mut set, deadline, interrupts).map(|woken| match woken {
-                Woken::Ready => Wait::Ready(()),
-                Woken::TimedOut => Wait::TimedOut,
-                Woken::Interrupted => Wait::Interrupted,
-            })
-        })?;
+    let glance = set.wait(Deadline::AT_ONCE, None).map_err(IntoPyErr::into_py_err)?;
+    if glance != Woken::Ready && deadline != Deadline::AT_ONCE {
+        py.wait_for(|interrupts| set.wait(deadline, interrupts).map(Wait::from))?;
     }
-    let ready = PyList::empty(py);
-    for (object, found) in objects.into_iter().zip(&set) {
-        if found.is_unknown() {
-            return Err(PyValueError::new_err(format!("invalid file descriptor {}", found.number())));
-        }
-        if found.is_ready() {
-            ready.append(object)?;
-        }
-    }
-    Ok(ready)
+    PyList::new(py, set.ready().collect::<Vec<_>>().into_iter().map(|index| &objects[index]))
 }

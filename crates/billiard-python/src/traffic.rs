@@ -3,9 +3,10 @@
 use std::os::fd::BorrowedFd;
 
 use billiard::conn::frame::HeadReader;
-use billiard::conn::transport::{AT_ONCE, Heard, Line, Moved, drain, fill, read_head};
-use billiard::conn::{ConnError, Pause, Spin};
+use billiard::conn::transport::{Heard, Line, Moved, drain, fill, read_head};
+use billiard::conn::{ConnError, Pause};
 use billiard::sys::Interrupts;
+use billiard::sys::spin::Spin;
 use billiard::sys::stream::{Kind, Piece, Room};
 use billiard::sys::{Deadline, now};
 use pyo3::prelude::*;
@@ -61,14 +62,14 @@ pub(crate) fn receive_length(
     head: &mut HeadReader,
     spin: &Spin,
 ) -> Result<u64, Failure> {
-    match read_head(track.line(AT_ONCE, None), head).map_err(Failure::Stream)? {
+    match read_head(track.line(Deadline::AT_ONCE, None), head).map_err(Failure::Stream)? {
         Heard::Length(length) => return Ok(length),
         Heard::Paused(Pause::NotNow) => return Err(Failure::Stream(ConnError::WouldBlock)),
         Heard::Paused(_) => {}
     }
     if spin.is_worth_it() {
         let found = py.detach(|| {
-            spin.until(|| match read_head(track.line(AT_ONCE, None), head) {
+            spin.find(|| match read_head(track.line(Deadline::AT_ONCE, None), head) {
                 Ok(Heard::Paused(_)) => None,
                 found => Some(found),
             })
@@ -135,7 +136,7 @@ pub(crate) fn finished<'py>(py: Python<'py>, partial: &mut Partial) -> PyResult<
 /// Reads until there is no room left, the stream has ended, or a descriptor in non-blocking mode has nothing more.
 pub(crate) fn pull(py: Python<'_>, track: Track<'_>, room: &mut Room<'_>) -> PyResult<Moved> {
     if room.left() <= SHORT {
-        match fill(track.line(AT_ONCE, None), room).map_err(IntoPyErr::into_py_err)? {
+        match fill(track.line(Deadline::AT_ONCE, None), room).map_err(IntoPyErr::into_py_err)? {
             Moved::Paused(Pause::TimedOut | Pause::Interrupted) => {}
             done => return Ok(done),
         }
@@ -146,7 +147,7 @@ pub(crate) fn pull(py: Python<'_>, track: Track<'_>, room: &mut Room<'_>) -> PyR
 /// Writes until nothing is left. False: a descriptor in non-blocking mode does not take it all.
 pub(crate) fn push(py: Python<'_>, track: Track<'_>, pieces: &mut [Piece<'_>]) -> PyResult<bool> {
     if pieces.iter().map(Piece::len).sum::<usize>() <= SHORT {
-        match drain(track.line(AT_ONCE, None), pieces).map_err(IntoPyErr::into_py_err)? {
+        match drain(track.line(Deadline::AT_ONCE, None), pieces).map_err(IntoPyErr::into_py_err)? {
             Moved::Paused(Pause::TimedOut | Pause::Interrupted) => {}
             done => return Ok(done == Moved::All),
         }

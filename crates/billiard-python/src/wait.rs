@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use billiard::sync::Outcome;
+use billiard::sys::poll::Woken;
 use billiard::sys::signal::Mask;
 use billiard::sys::{self, Deadline, Interrupts, SignalPipe};
 use pyo3::exceptions::PyValueError;
@@ -24,7 +25,7 @@ pub(crate) fn refuse_nan(name: &str, seconds: Option<f64>) -> PyResult<()> {
     }
 }
 
-/// When a wait ends that was given a `timeout`.
+/// When a wait ends that was given a `timeout`: None means never, what is not positive that a look is all.
 pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {
     refuse_nan("timeout", timeout)?;
     Ok(Deadline::from_seconds(timeout))
@@ -39,6 +40,16 @@ pub(crate) enum Wait<T> {
     TimedOut,
     /// A signal arrived: its handler runs, then comes another attempt with the same deadline.
     Interrupted,
+}
+
+impl From<Woken> for Wait<()> {
+    fn from(woken: Woken) -> Self {
+        match woken {
+            Woken::Ready => Self::Ready(()),
+            Woken::TimedOut => Self::TimedOut,
+            Woken::Interrupted => Self::Interrupted,
+        }
+    }
 }
 
 pub(crate) trait Blocking {

@@ -6,7 +6,8 @@ use super::auth::{AuthError, LONGEST, Md5Policy};
 use super::error::{ConnError, os};
 use super::frame::{Head, HeadReader};
 use super::handshake::{Handshake, Next, Role};
-use super::transport::{AT_ONCE, Heard, Line, Moved, Pause, drain, fill, read_head};
+use super::transport::{Heard, Line, Moved, Pause, drain, fill, read_head};
+use crate::failpoint;
 use crate::sys::Deadline;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Awaited, Woken, poll_one};
@@ -94,8 +95,12 @@ impl Conversation {
     /// Goes as far as it can without waiting.
     pub(super) fn go_on(&mut self) -> Result<Standing, ConnError> {
         loop {
+            let speaks = !self.unsent.is_empty();
             if !self.send().map_err(hung_up)? {
                 return Ok(Standing::Waiting(Awaited::Room));
+            }
+            if speaks {
+                failpoint::pass("conn.said");
             }
             match self.then {
                 Then::Trust => return Ok(Standing::Trusted),
@@ -105,6 +110,7 @@ impl Conversation {
             if !self.receive().map_err(hung_up)? {
                 return Ok(Standing::Waiting(Awaited::Data));
             }
+            failpoint::pass("conn.heard");
             self.head = HeadReader::default();
             self.arrived = 0;
             match self.handshake.hear(&self.message).map_err(os("make a challenge"))? {
@@ -116,7 +122,7 @@ impl Conversation {
     }
 
     const fn line<'a>(socket: std::os::fd::BorrowedFd<'a>) -> Line<'a> {
-        Line { fd: socket, kind: Kind::Socket, deadline: AT_ONCE, interrupts: None }
+        Line { fd: socket, kind: Kind::Socket, deadline: Deadline::AT_ONCE, interrupts: None }
     }
 
     /// Whether all has been sent.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::auth::Md5Policy;
@@ -10,6 +10,7 @@ use super::conversation::{Conversation, Standing};
 use super::error::{ConnError, os};
 use super::handshake::Role;
 use super::transport::Pause;
+use crate::failpoint;
 use crate::sys::Deadline;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Awaited, Readiness, Woken, any_ready};
@@ -149,6 +150,11 @@ impl Doorman {
         Ok(None)
     }
 
+    /// Names everybody at the door, and what each is to say or to hear next.
+    pub(super) fn watch(&self, mut each: impl FnMut(BorrowedFd<'_>, Awaited)) {
+        self.visitors.iter().for_each(|visitor| each(visitor.conversation.socket().as_fd(), visitor.awaited));
+    }
+
     fn let_in(&mut self, listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, ConnError> {
         let socket = match listening::accept(listener) {
             Ok(socket) => socket,
@@ -156,6 +162,7 @@ impl Doorman {
             Err(error) if is_nothing(&error) => return Ok(None),
             Err(source) => return Err(ConnError::Os { doing: "accept a connection", source }),
         };
+        failpoint::pass("conn.let_in");
         let Some(key) = &self.key else { return Ok(Some(socket)) };
         let mut conversation = Conversation::begin(socket, Role::Listener, key, self.md5)?;
         match conversation.go_on()? {
@@ -179,10 +186,9 @@ fn is_nothing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
-    use std::os::fd::AsFd;
     use std::thread::JoinHandle;
 
-    use super::super::listener::Introduction;
+    use super::super::listener::{Introduced, Introduction};
     use super::super::{Connection, Received};
     use super::*;
     use crate::conn::auth::AuthError;
@@ -202,7 +208,10 @@ mod tests {
         spawned(move || {
             let socket = TcpStream::connect(address).unwrap();
             let mut introduction = Introduction::begin(socket.into(), key, Md5Policy::Refused)?;
-            introduction.go_on(None).map(|socket| socket.expect("no signal arrives here"))
+            match introduction.go_on(Deadline::Never, None)? {
+                Introduced::Socket(socket) => Ok(socket),
+                Introduced::Paused(pause) => panic!("no signal arrives here: {pause:?}"),
+            }
         })
     }
 

@@ -1,6 +1,7 @@
 //! What can go wrong with a connection.
 
 use std::io;
+use std::os::fd::RawFd;
 
 use super::auth::AuthError;
 use super::frame::FrameError;
@@ -37,6 +38,9 @@ pub enum ConnError {
     /// The descriptor is in non-blocking mode, and nothing, or only a part, could be done at once.
     #[error("the connection is in non-blocking mode and not ready")]
     WouldBlock,
+    /// There is no descriptor with this number.
+    #[error("invalid file descriptor {0}")]
+    NotOpen(RawFd),
     /// The peer does not hold the key, or does not speak as one who could.
     #[error(transparent)]
     Auth(#[from] AuthError),

@@ -1,9 +1,8 @@
 //! Listening for connections, and connecting.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::auth::Md5Policy;
@@ -13,7 +12,9 @@ use super::doorman::{Admitted, Doorman};
 use super::error::{ConnError, os};
 use super::handshake::Role;
 use super::transport::Pause;
+use super::wait::{Awaitable, WaitSet};
 use crate::sys::Interrupts;
+use crate::sys::poll::Awaited;
 use crate::sys::{Deadline, Identity, listening, me};
 
 /// Where connections are made.
@@ -36,7 +37,8 @@ pub enum Address {
 ///     Listener::bind(&Address::Tcp("127.0.0.1:0".parse()?), Some(key), Md5Policy::Refused)?;
 /// let address = listener.address().clone();
 /// let client = std::thread::spawn(move || {
-///     connect(&address, Some(key), Md5Policy::Refused).and_then(|mut c| c.send(b"hello", Deadline::Never))
+///     let connected = connect(&address, Some(key), Md5Policy::Refused, Deadline::Never)?;
+///     connected.expect("there is no deadline").send(b"hello", Deadline::Never)
 /// });
 /// let mut connection = listener.accept(Deadline::Never)?.expect("there is no deadline");
 /// assert_eq!(connection.receive(Deadline::Never)?, Received::Message(b"hello".to_vec()));
@@ -95,6 +97,15 @@ impl Listener {
     }
 }
 
+/// Ready when [`Listener::accept`] gets further, which need not mean that it has a connection at once: with a key, somebody may have
+/// come, or said something, who still has to prove that it holds it. Accept with a deadline, then.
+impl Awaitable for Listener {
+    fn enlist(&self, set: &mut WaitSet) {
+        set.watch(self.socket.as_raw_fd(), Awaited::Data);
+        self.doorman.watch(|socket, what| set.watch(socket.as_raw_fd(), what));
+    }
+}
+
 /// How many may be waiting to be let in.
 const BACKLOG: i32 = 128;
 
@@ -113,30 +124,35 @@ fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
-/// Connects to a listener.
+/// Connects to a listener. None: the deadline has passed first.
 ///
 /// # Blocking
-/// Until it has let us in. Signals do not interrupt it.
+/// Until it has let us in, or the deadline. Signals do not interrupt it.
 ///
 /// # Errors
 /// Nobody listens there, or it holds another key.
-pub fn connect(address: &Address, key: Option<&[u8]>, md5: Md5Policy) -> Result<Connection, ConnError> {
-    let socket: OwnedFd = match address {
-        Address::Unix(path) => UnixStream::connect(path).map_err(os("connect"))?.into(),
-        Address::Tcp(address) => TcpStream::connect(address).map_err(os("connect"))?.into(),
+pub fn connect(
+    address: &Address,
+    key: Option<&[u8]>,
+    md5: Md5Policy,
+    deadline: Deadline,
+) -> Result<Option<Connection>, ConnError> {
+    let socket = match address {
+        Address::Unix(path) => listening::connect_unix(path, deadline),
+        Address::Tcp(address) => listening::connect_tcp(*address, deadline),
     };
-    let socket = match key {
-        None => socket,
-        Some(key) => {
-            let mut introduction = Introduction::begin(socket, key, md5)?;
-            loop {
-                if let Some(socket) = introduction.go_on(None)? {
-                    break socket;
-                }
+    let Some(mut socket) = socket.map_err(os("connect"))? else { return Ok(None) };
+    if let Some(key) = key {
+        let mut introduction = Introduction::begin(socket, key, md5)?;
+        socket = loop {
+            match introduction.go_on(deadline, None)? {
+                Introduced::Socket(socket) => break socket,
+                Introduced::Paused(Pause::Interrupted) => {}
+                Introduced::Paused(_) => return Ok(None),
             }
-        }
-    };
-    Connection::over(socket).map_err(os("connect"))
+        };
+    }
+    Connection::over(socket).map(Some).map_err(os("connect"))
 }
 
 /// What somebody who has connected does to be let in.
@@ -152,16 +168,73 @@ impl Introduction {
         Ok(Self(Some(Conversation::begin(socket, Role::Client, key, md5)?)))
     }
 
-    /// Waits for the listener. None: a signal handler has run first.
+    /// Waits for the listener.
+    ///
+    /// # Blocking
+    /// Until it has let us in, the deadline or a signal handler.
     ///
     /// # Errors
     /// It does not let us in, or does not hold the key itself. The socket is closed.
-    pub fn go_on(&mut self, interrupts: Option<Interrupts<'_>>) -> Result<Option<OwnedFd>, ConnError> {
+    pub fn go_on(
+        &mut self,
+        deadline: Deadline,
+        interrupts: Option<Interrupts<'_>>,
+    ) -> Result<Introduced, ConnError> {
         let Some(mut conversation) = self.0.take() else { return Err(ConnError::Closed) };
-        if conversation.finish(Deadline::Never, interrupts)?.is_some() {
+        if let Some(pause) = conversation.finish(deadline, interrupts)? {
             self.0 = Some(conversation);
-            return Ok(None);
+            return Ok(Introduced::Paused(pause));
         }
-        Ok(Some(conversation.into_socket()))
+        Ok(Introduced::Socket(conversation.into_socket()))
+    }
+}
+
+/// How a wait to be let in has ended.
+#[derive(Debug)]
+pub enum Introduced {
+    /// We are in.
+    Socket(OwnedFd),
+    /// Not yet.
+    Paused(Pause),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::now;
+
+    #[test]
+    fn a_listener_that_says_nothing_keeps_a_client_for_as_long_as_it_wants() {
+        let path = std::env::temp_dir().join(format!("billiard-silent-{}", crate::sys::pid()));
+        for address in [Address::Unix(path), Address::Tcp(([127, 0, 0, 1], 0).into())] {
+            // It lets visitors wait, since nobody accepts.
+            let listener = Listener::bind(&address, Some(b"key"), Md5Policy::Refused).unwrap();
+            let start = now();
+            let soon = Deadline::from_seconds(Some(0.02));
+            let outcome = connect(listener.address(), Some(b"key"), Md5Policy::Refused, soon).unwrap();
+            assert!(outcome.is_none());
+            assert!(now().since(start) >= std::time::Duration::from_millis(20));
+            let late = Deadline::from_seconds(Some(30.0));
+            let without = connect(listener.address(), None, Md5Policy::Refused, late).unwrap();
+            assert!(without.is_some(), "without a key there is nothing to wait for");
+        }
+    }
+
+    #[test]
+    fn where_nobody_is_let_in_a_client_does_not_wait_longer_than_it_wants() {
+        let path = std::env::temp_dir().join(format!("billiard-full-{}", crate::sys::pid()));
+        let listener = listening::listen_unix(&path, 0).unwrap();
+        let address = Address::Unix(path.clone());
+        let mut waiting = Vec::new();
+        let outcome = loop {
+            let soon = Deadline::from_seconds(Some(0.02));
+            match connect(&address, None, Md5Policy::Refused, soon) {
+                Ok(Some(connection)) if waiting.len() < 100 => waiting.push(connection),
+                other => break other,
+            }
+        };
+        remove(&path);
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        drop(listener);
     }
 }

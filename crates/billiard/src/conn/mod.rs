@@ -11,13 +11,13 @@ mod error;
 pub mod frame;
 pub mod handshake;
 mod listener;
-mod spin;
 pub mod transport;
+mod wait;
 
 pub use auth::Md5Policy;
 pub use connection::{Connection, Received, duplex, pipe};
 pub use doorman::{Admitted, Doorman, MOST_VISITORS, PATIENCE};
 pub use error::ConnError;
-pub use listener::{Address, Introduction, Listener, connect};
-pub use spin::Spin;
+pub use listener::{Address, Introduced, Introduction, Listener, connect};
 pub use transport::Pause;
+pub use wait::{Awaitable, WaitSet, wait};

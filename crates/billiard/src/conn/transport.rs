@@ -6,13 +6,12 @@ use std::os::fd::BorrowedFd;
 
 use super::error::{ConnError, os};
 use super::frame::HeadReader;
+use crate::failpoint;
+use crate::sys::Deadline;
 use crate::sys::Interrupts;
 use crate::sys::poll::{Awaited, Woken, poll_one};
 use crate::sys::stream::{self, Kind, Piece, Room};
-use crate::sys::{Deadline, Moment};
 
-/// The deadline of those who do not wait: it has always passed.
-pub const AT_ONCE: Deadline = Deadline::At(Moment(0));
 /// After so much without a pause the caller gets to see its signals.
 const STRETCH: usize = 8 << 20;
 
@@ -63,7 +62,12 @@ pub fn fill(line: Line<'_>, room: &mut Room<'_>) -> io::Result<Moved> {
     while room.left() > 0 {
         match stream::read(line.fd, line.kind, room) {
             Ok(0) => return Ok(Moved::Ended),
-            Ok(count) => moved += count,
+            Ok(count) => {
+                moved += count;
+                if room.left() > 0 {
+                    failpoint::pass("conn.receiving");
+                }
+            }
             Err(error) => {
                 if let Some(pause) = pause(line, Awaited::Data, error)? {
                     return Ok(Moved::Paused(pause));
@@ -102,10 +106,13 @@ pub fn drain(line: Line<'_>, pieces: &mut [Piece<'_>]) -> io::Result<Moved> {
         match stream::write(line.fd, line.kind, left) {
             Ok(mut count) => {
                 moved += count;
-                for piece in left {
+                for piece in &mut *left {
                     let taken = count.min(piece.len());
                     piece.skip(taken);
                     count -= taken;
+                }
+                if left.iter().any(|piece| !piece.is_empty()) {
+                    failpoint::pass("conn.sending");
                 }
             }
             Err(error) => {
@@ -123,7 +130,7 @@ fn pause(line: Line<'_>, what: Awaited, error: io::Error) -> io::Result<Option<P
         return Err(error);
     }
     // Whoever gives no time at all only wants to look: then its mode makes no difference, and a look was had.
-    if line.deadline == AT_ONCE {
+    if line.deadline == Deadline::AT_ONCE {
         return Ok(Some(Pause::TimedOut));
     }
     if !stream::is_blocking(line.fd)? {
@@ -155,6 +162,7 @@ pub enum Heard {
 pub fn read_head(line: Line<'_>, head: &mut HeadReader) -> Result<Heard, ConnError> {
     loop {
         if let Some(length) = head.length()? {
+            failpoint::pass("conn.head");
             return Ok(Heard::Length(length));
         }
         let Some(place) = head.missing() else { continue };

@@ -357,7 +357,7 @@ impl Queue {
             match up.doing(GETTING)? {
                 Rest::Up(given) => {
                     duty = given;
-                    if let Ok(mut spin) = self.local().spin.try_lock() {
+                    if let Ok(spin) = self.local().spin.try_lock() {
                         spin.slept(crate::sys::now().since(start));
                     }
                 }
@@ -368,7 +368,7 @@ impl Queue {
     }
 
     fn spin_for_message(&self) -> bool {
-        self.local().spin.try_lock().is_ok_and(|mut spin| spin.until(|| !self.is_empty()))
+        self.local().spin.try_lock().is_ok_and(|spin| spin.until(|| !self.is_empty()))
     }
 
     #[inline]

@@ -44,13 +44,16 @@ pub enum Deadline {
 }
 
 impl Deadline {
+    /// The deadline of those who do not wait: it has always passed.
+    pub const AT_ONCE: Self = Self::At(Moment(0));
+
     /// The deadline `seconds` from now. `None`, `inf`, `nan` and what the clock cannot hold mean never; negative means at once.
     #[must_use]
     pub fn from_seconds(seconds: Option<f64>) -> Self {
         match seconds {
             None => Self::Never,
             Some(s) if s.is_nan() => Self::Never,
-            Some(s) if s <= 0.0 => Self::At(now()),
+            Some(s) if s <= 0.0 => Self::AT_ONCE,
             Some(s) => Duration::try_from_secs_f64(s).map_or(Self::Never, |span| {
                 let at = now().after(span);
                 if at.0 == u64::MAX { Self::Never } else { Self::At(at) }
@@ -103,7 +106,8 @@ mod tests {
             assert_eq!(Deadline::from_seconds(Some(s)), Deadline::Never);
         }
         for s in [-1.0, 0.0, -0.0, f64::NEG_INFINITY] {
-            assert!(Deadline::from_seconds(Some(s)).passed());
+            assert_eq!(Deadline::from_seconds(Some(s)), Deadline::AT_ONCE);
+            assert!(Deadline::AT_ONCE.passed());
         }
         assert!(!Deadline::from_seconds(Some(3600.0)).passed());
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::clock::{Deadline, Moment};
+use super::clock::Deadline;
 use super::ident::me;
 use super::poll::{self, Woken};
 
@@ -132,7 +132,7 @@ fn is_at_home() -> bool {
 fn has_ended(pid: rustix::process::Pid) -> bool {
     use std::os::fd::AsFd;
     match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-        Ok(fd) => matches!(poll::readable(&[fd.as_fd()], Deadline::At(Moment(0)), None), Ok(Woken::Ready)),
+        Ok(fd) => matches!(poll::readable(&[fd.as_fd()], Deadline::AT_ONCE, None), Ok(Woken::Ready)),
         Err(error) => error == rustix::io::Errno::SRCH,
     }
 }

@@ -25,7 +25,7 @@ mod random;
 pub(crate) mod robust;
 pub mod signal;
 pub mod spawn;
-pub(crate) mod spin;
+pub mod spin;
 pub mod stream;
 pub mod thread;
 mod timer;

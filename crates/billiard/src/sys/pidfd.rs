@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
-use super::clock::{Deadline, Moment};
+use super::clock::Deadline;
 use super::descriptor::above_standard;
 use super::exit_info;
 use super::ident::{Identity, me};
@@ -130,7 +130,7 @@ impl PidFd {
     /// Whether the process has ended, whoever's child it is.
     pub fn has_ended(&self) -> io::Result<bool> {
         match self.descriptor() {
-            Some(fd) => Ok(poll::readable(&[fd], Deadline::At(Moment(0)), None)? == Woken::Ready),
+            Some(fd) => Ok(poll::readable(&[fd], Deadline::AT_ONCE, None)? == Woken::Ready),
             // KERNEL: without pidfd only the number can be asked, and one that is not reaped yet still answers to it.
             None => {
                 let gone = rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH);

@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
+use super::Deadline;
 use super::poll::{Awaited, Woken, poll_one};
-use super::{Deadline, Moment};
 
 /// What a descriptor leads to, as far as it matters for not waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +232,7 @@ fn write_if_ready(fd: BorrowedFd<'_>, pieces: &[Piece<'_>]) -> io::Result<usize>
 }
 
 fn ready_now(fd: BorrowedFd<'_>, what: Awaited) -> io::Result<()> {
-    match poll_one(fd, what, Deadline::At(Moment(0)), None)? {
+    match poll_one(fd, what, Deadline::AT_ONCE, None)? {
         Woken::Ready => Ok(()),
         Woken::TimedOut | Woken::Interrupted => Err(io::ErrorKind::WouldBlock.into()),
     }

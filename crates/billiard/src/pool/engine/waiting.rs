@@ -70,7 +70,7 @@ impl<'e> Waiting<'e> {
         if !matches!(self.role, Role::Leader) {
             return false;
         }
-        let mut spin = self.inner.spin.lock().unwrap_or_else(PoisonError::into_inner);
+        let spin = self.inner.spin.lock().unwrap_or_else(PoisonError::into_inner);
         spin.until(|| {
             // Whoever holds the lock is looking at the rings already.
             if let Ok(mut core) = self.inner.core.try_lock()
