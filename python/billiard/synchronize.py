@@ -284,7 +284,7 @@ class Barrier(threading.Barrier):
         if not ctx:
             raise AssertionError("a barrier belongs to a context: use the one of `get_context()`")
         self._parties, self._action, self._timeout = parties, action, timeout
-        self._gate = _billiard.Barrier()
+        self._gate = _billiard.Barrier(min(max(parties, 0), 2**16))
 
     def __getstate__(self) -> tuple[Any, ...]:
         context.assert_spawning(self)
@@ -292,7 +292,7 @@ class Barrier(threading.Barrier):
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self._parties, self._action, self._timeout, place = state
-        self._gate = _billiard.Barrier(_arrived(place))
+        self._gate = _billiard.Barrier(0, _arrived(place))
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until all are there.

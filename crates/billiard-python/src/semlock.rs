@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use billiard::arena::Cell;
-use billiard::sync::{Acquired, Lock, Outcome, RLock, Semaphore, SyncError};
+use billiard::sync::{Acquired, Lock, RLock, Semaphore, SyncError};
 use billiard::sys::{Deadline, Life};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -14,7 +14,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::errors::IntoPyErr;
 use crate::locks::PyLock;
 use crate::python;
-use crate::wait::{self, Blocking};
+use crate::wait::{self, Blocking, Wait};
 
 /// As the original numbers them.
 pub(crate) const RECURSIVE_MUTEX: i32 = 0;
@@ -61,15 +61,11 @@ impl Inner {
         }
     }
 
-    fn acquire(&self, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+    fn acquire(&self, deadline: Deadline) -> Result<Wait<Acquired>, SyncError> {
         match self {
             Self::Lock(lock) => lock.acquire(deadline),
             Self::RLock(lock) => lock.acquire(deadline),
-            Self::Semaphore(semaphore) => Ok(match semaphore.acquire(deadline)? {
-                Outcome::Done(()) => Outcome::Done(Acquired::Regularly),
-                Outcome::TimedOut => Outcome::TimedOut,
-                Outcome::Interrupted => Outcome::Interrupted,
-            }),
+            Self::Semaphore(semaphore) => Ok(semaphore.acquire(deadline)?.map(|()| Acquired::Regularly)),
         }
     }
 
@@ -211,7 +207,7 @@ impl SemLock {
             inner.try_acquire()
         } else {
             let deadline = wait::deadline(timeout)?;
-            slf.py().wait_open(|| inner.acquire(deadline))?
+            slf.py().wait_on_word(|| inner.acquire(deadline))?
         };
         if let Some(acquired) = acquired {
             Self::took(slf, acquired)?;
@@ -282,18 +278,15 @@ impl SemLock {
         let mut raised = None;
         let rounds = if matches!(inner, Inner::Semaphore(_)) { times } else { 1 };
         for _ in 0..rounds {
-            let acquired = loop {
-                let again = || match inner.lock() {
-                    Some(lock) => lock.acquire_returning(Deadline::Never),
-                    None => inner.acquire(Deadline::Never),
-                };
-                match py.detach(again).map_err(IntoPyErr::into_py_err)? {
-                    Outcome::Done(acquired) => break acquired,
-                    Outcome::TimedOut => {}
-                    Outcome::Interrupted => raised = raised.or(py.check_signals().err()),
-                }
+            let again = || match inner.lock() {
+                Some(lock) => lock.acquire_returning(Deadline::Never),
+                None => inner.acquire(Deadline::Never),
             };
-            Self::took(slf, acquired)?;
+            let (acquired, first) = py.finish_on_word(again)?;
+            raised = raised.or(first);
+            if let Some(acquired) = acquired {
+                Self::took(slf, acquired)?;
+            }
         }
         if let (Inner::RLock(lock), Ok(depth)) = (inner, u32::try_from(times)) {
             lock.restore(depth);

@@ -14,8 +14,8 @@
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use billiard::sync::{Acquired, Arrival, Barrier, BarrierState, Condition, Event, Lock, Outcome, Semaphore};
-use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, exit_now, fork, poll};
+use billiard::sync::{Acquired, Arrival, Barrier, BarrierState, Condition, Event, Lock, Semaphore};
+use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, Wait, exit_now, fork, poll};
 
 /// Longer than anything here takes, unless it hangs.
 const PATIENCE: f64 = 20.0;
@@ -110,7 +110,7 @@ fn ended(children: Vec<PidFd>) -> usize {
 
 fn takes(lock: &Lock) -> Option<Acquired> {
     match lock.acquire(patience()) {
-        Ok(Outcome::Done(acquired)) => Some(acquired),
+        Ok(Wait::Ready(acquired)) => Some(acquired),
         other => {
             eprintln!("{other:?}");
             None
@@ -167,11 +167,11 @@ fn contended_semaphore() {
                 (0..40).all(|_| {
                     // Once two are dead with what they have taken, there is nothing left to take.
                     let acquired = semaphore.acquire(Deadline::from_seconds(Some(0.5)));
-                    if matches!(acquired, Ok(Outcome::TimedOut)) {
+                    if matches!(acquired, Ok(Wait::TimedOut)) {
                         return semaphore.abandoned() >= 1;
                     }
                     nap();
-                    matches!(acquired, Ok(Outcome::Done(()))) && semaphore.release().is_ok()
+                    matches!(acquired, Ok(Wait::Ready(()))) && semaphore.release().is_ok()
                 })
             })
         })
@@ -189,8 +189,8 @@ fn contended_semaphore() {
 fn waits(condition: &Condition, lock: &Lock, deadline: Deadline) -> bool {
     let ticket = condition.enter();
     let released = lock.release().is_ok();
-    let served = matches!(condition.sleep(&ticket, deadline, Some(lock)), Ok(Outcome::Done(())));
-    let back = matches!(lock.acquire_returning(patience()), Ok(Outcome::Done(_)));
+    let served = matches!(condition.sleep(&ticket, deadline, Some(lock)), Ok(Wait::Ready(())));
+    let back = matches!(lock.acquire_returning(patience()), Ok(Wait::Ready(_)));
     condition.leave(&ticket, served) && released && back
 }
 
@@ -225,7 +225,7 @@ fn condition() {
         };
         lock.release().is_ok() && served
     });
-    assert!(matches!(told.wait(patience()), Ok(Outcome::Done(()))));
+    assert!(matches!(told.wait(patience()), Ok(Wait::Ready(()))));
     let start = Instant::now();
     assert!(takes(&lock).is_some());
     condition.notify(1, Some(&lock));
@@ -236,7 +236,7 @@ fn condition() {
 
 fn event() {
     let event = Event::new().expect("an event");
-    let waiter = child(|| matches!(event.wait(patience()), Ok(Outcome::Done(()))));
+    let waiter = child(|| matches!(event.wait(patience()), Ok(Wait::Ready(()))));
     let setter = child(|| {
         for _ in 0..4 {
             event.clear();
@@ -262,14 +262,14 @@ fn passes(barrier: &Barrier) -> Option<u32> {
             Arrival::Last(index) => return barrier.open().then_some(index),
             Arrival::Waits { index, round } => {
                 let waited = barrier.wait(round, patience());
-                return matches!(waited, Ok(Outcome::Done(true))).then_some(index);
+                return matches!(waited, Ok(Wait::Ready(true))).then_some(index);
             }
         }
     }
 }
 
 fn barrier() {
-    let barrier = Barrier::new().expect("a barrier");
+    let barrier = Barrier::new(2).expect("a barrier");
     let party = |times: u32| {
         // Once it is broken there is nothing left to pass.
         child(|| (0..times).all(|_| passes(&barrier).is_some()) || barrier.state() == BarrierState::Broken)
