@@ -128,9 +128,9 @@ class Barrier:
     """
     What a barrier has in shared memory.
     """
-    def __new__(cls, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> Barrier:
+    def __new__(cls, /, parties: SupportsIndex, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> Barrier:
         """
-        A new one, or one that another process has.
+        A new one for so many parties, or one that another process has.
         """
     def _place(self, /) -> tuple[int, int, int]:
         """

@@ -1,51 +1,35 @@
 //! What the models of this room share: beds in place of futexes, and threads that loom interleaves in every way. Loom
 //! reports a sleeper whom nobody wakes as a deadlock.
 
-use std::collections::VecDeque;
-
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
-/// Where those lie who sleep on one word: looking at the word and falling asleep is one step, as in the kernel, and they are
-/// woken in the order in which they came.
-#[derive(Default)]
+/// Where those lie who sleep on one word: looking at the word and falling asleep is one step, as in the kernel.
 pub(super) struct Beds {
-    sleepers: Mutex<VecDeque<Arc<Bed>>>,
-}
-
-struct Bed {
-    woken: Mutex<bool>,
+    asleep: Mutex<usize>,
     told: Condvar,
 }
 
 impl Beds {
     pub(super) fn new() -> Self {
-        Self { sleepers: Mutex::new(VecDeque::new()) }
+        Self { asleep: Mutex::new(0), told: Condvar::new() }
     }
 
     /// Sleeps if the word is as expected at that moment.
     pub(super) fn sleep(&self, as_expected: impl FnOnce() -> bool) {
-        let mut sleepers = self.sleepers.lock().unwrap();
-        if !as_expected() {
-            return;
-        }
-        let bed = Arc::new(Bed { woken: Mutex::new(false), told: Condvar::new() });
-        sleepers.push_back(Arc::clone(&bed));
-        drop(sleepers);
-        let mut woken = bed.woken.lock().unwrap();
-        while !*woken {
-            woken = bed.told.wait(woken).unwrap();
+        let mut asleep = self.asleep.lock().unwrap();
+        if as_expected() {
+            *asleep += 1;
+            drop(self.told.wait(asleep).unwrap());
         }
     }
 
     /// Wakes up to `most`; answers how many there were.
     pub(super) fn wake(&self, most: usize) -> usize {
-        let mut sleepers = self.sleepers.lock().unwrap();
-        let count = most.min(sleepers.len());
-        for bed in sleepers.drain(..count) {
-            *bed.woken.lock().unwrap() = true;
-            bed.told.notify_one();
-        }
+        let mut asleep = self.asleep.lock().unwrap();
+        let count = most.min(*asleep);
+        *asleep -= count;
+        (0..count).for_each(|_| self.told.notify_one());
         count
     }
 }
