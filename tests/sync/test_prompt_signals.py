@@ -13,7 +13,7 @@ import pytest
 
 import billiard
 
-#: Nothing is late by milliseconds; the rest is for a busy machine. What is found by the next look only is later.
+#: Nothing is late by milliseconds; the rest is for a busy machine. What only the next look finds is later.
 SOON = 1.0
 ROUNDS = 400
 

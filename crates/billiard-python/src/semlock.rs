@@ -2,15 +2,15 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use billiard::arena::Cell;
 use billiard::sync::{Acquired, Lock, RLock, Semaphore, SyncError};
-use billiard::sys::{Deadline, Life};
+use billiard::sys::Deadline;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::account::Account;
 use crate::errors::IntoPyErr;
 use crate::locks::PyLock;
 use crate::python;
@@ -92,46 +92,6 @@ impl Inner {
             Self::RLock(lock) => Some(lock.lock()),
             Self::Semaphore(_) => None,
         }
-    }
-}
-
-/// A thread of this process, among all that run.
-fn this_thread() -> u64 {
-    thread_local!(static HERE: u8 = const { 0 });
-    HERE.with(|here| std::ptr::from_ref(here) as u64)
-}
-
-/// What a process has done with a semaphore, of which nothing else tells whose it is.
-#[derive(Debug, Default)]
-struct Account {
-    /// The process. A forked child has another account.
-    of: AtomicU64,
-    /// How often it was acquired more than released, through this object.
-    count: AtomicI64,
-    /// The thread that has acquired it last.
-    thread: AtomicU64,
-}
-
-// Relaxed throughout: each thread asks for what it has done itself, and the rest is for show.
-impl Account {
-    fn book(&self, more: i64) {
-        let me = Life::own().word();
-        if self.of.swap(me, Ordering::Relaxed) != me {
-            self.count.store(0, Ordering::Relaxed);
-        }
-        self.count.fetch_add(more, Ordering::Relaxed);
-        if more > 0 {
-            self.thread.store(this_thread(), Ordering::Relaxed);
-        }
-    }
-
-    fn count(&self) -> i64 {
-        let own = self.of.load(Ordering::Relaxed) == Life::own().word();
-        if own { self.count.load(Ordering::Relaxed) } else { 0 }
-    }
-
-    fn is_mine(&self) -> bool {
-        self.count() > 0 && self.thread.load(Ordering::Relaxed) == this_thread()
     }
 }
 
@@ -343,6 +303,42 @@ impl SemLock {
         Ok(python::synchronize(py, "_make_name")?.call0()?.unbind())
     }
 
+    /// Remove the name of a semaphore of the original.
+    ///
+    /// Raises:
+    ///     FileNotFoundError: Always: those of this package have none.
+    #[staticmethod]
+    fn _cleanup(py: Python<'_>, name: &str) -> PyResult<()> {
+        python::synchronize(py, "sem_unlink")?.call1((name,)).map(drop)
+    }
+
+    /// Have `acquire` and `release`: every object has them from the start.
+    #[expect(clippy::unused_self, reason = "a method of the original's, which subclasses may call")]
+    const fn _make_methods(&self) {}
+
+    /// Find a semaphore by its name or by its handle, as the original's native object does.
+    ///
+    /// Raises:
+    ///     FileNotFoundError: There is none of this name: those of this package have no names.
+    ///     ValueError: There is only a handle, which tells where it lies in its memory, but not in which.
+    #[classmethod]
+    #[pyo3(signature = (handle, kind, maxvalue, name))]
+    fn _rebuild(
+        cls: &Bound<'_, PyType>,
+        handle: usize,
+        kind: i32,
+        maxvalue: i64,
+        name: Option<&str>,
+    ) -> PyResult<()> {
+        let _ = (handle, kind, maxvalue);
+        match name {
+            Some(name) => Self::_cleanup(cls.py(), name),
+            None => Err(PyValueError::new_err(
+                "a handle alone does not lead to a lock: send the lock itself to the child that is started",
+            )),
+        }
+    }
+
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         python::synchronize(slf.py(), "_state_of")?.call1((slf,))
     }
@@ -484,6 +480,6 @@ impl SemLock {
 
     /// Forget how often this process has it. A lock knows that by itself.
     fn _after_fork(&self) {
-        self.account.count.store(0, Ordering::Relaxed);
+        self.account.forget();
     }
 }
