@@ -128,9 +128,9 @@ class Barrier:
     """
     What a barrier has in shared memory.
     """
-    def __new__(cls, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> Barrier:
+    def __new__(cls, /, parties: SupportsIndex, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex] | None = None) -> Barrier:
         """
-        A new one, or one that another process has.
+        A new one for so many parties, or one that another process has.
         """
     def _place(self, /) -> tuple[int, int, int]:
         """
@@ -1111,6 +1111,14 @@ class SemLock:
         """
         Forget how often this process has it. A lock knows that by itself.
         """
+    @staticmethod
+    def _cleanup(name: str) -> None:
+        """
+        Remove the name of a semaphore of the original.
+
+        Raises:
+            FileNotFoundError: Always: those of this package have none.
+        """
     def _count(self, /) -> int:
         """
         How often this process has it.
@@ -1127,6 +1135,10 @@ class SemLock:
         """
         Whether it could not be acquired now.
         """
+    def _make_methods(self, /) -> None:
+        """
+        Have `acquire` and `release`: every object has them from the start.
+        """
     @staticmethod
     def _make_name() -> Any:
         """
@@ -1141,6 +1153,15 @@ class SemLock:
 
         Raises:
             RuntimeError: Somebody has closed the descriptor.
+        """
+    @classmethod
+    def _rebuild(cls, /, handle: SupportsIndex, kind: SupportsIndex, maxvalue: SupportsIndex, name: str | None) -> None:
+        """
+        Find a semaphore by its name or by its handle, as the original's native object does.
+
+        Raises:
+            FileNotFoundError: There is none of this name: those of this package have no names.
+            ValueError: There is only a handle, which tells where it lies in its memory, but not in which.
         """
     def _receive(self, /, place: tuple[SupportsIndex, SupportsIndex, SupportsIndex], kind: SupportsIndex) -> None:
         """

@@ -42,6 +42,10 @@ def sem_unlink(name: str, /) -> None:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
+def ensure_SemLock() -> None:
+    """Raise if there are no semaphores; there always are."""
+
+
 def _semname(sl: SemLock) -> str | None:
     """The name of a semaphore: none."""
     return sl.name
@@ -71,8 +75,23 @@ def _arrived(place: _Place) -> tuple[int, int, int]:
     return sent.detach(), at, length
 
 
+class _RandomNames:
+    """Names of eight letters and digits, without end."""
+
+    def __iter__(self) -> _RandomNames:
+        return self
+
+    def __next__(self) -> str:
+        return os.urandom(4).hex()
+
+
+_names = _RandomNames()
+# The class is compiled, and knows nothing of what is made here.
+SemLock._rand = _names  # type: ignore[attr-defined]
+
+
 def _make_name() -> str:
-    return f"{process.current_process()._config['semprefix']}-{os.urandom(4).hex()}"
+    return f"{process.current_process()._config['semprefix']}-{next(_names)}"
 
 
 def _state_of(lock: SemLock) -> tuple[Any, ...]:
@@ -284,7 +303,7 @@ class Barrier(threading.Barrier):
         if not ctx:
             raise AssertionError("a barrier belongs to a context: use the one of `get_context()`")
         self._parties, self._action, self._timeout = parties, action, timeout
-        self._gate = _billiard.Barrier()
+        self._gate = _billiard.Barrier(min(max(parties, 0), 2**16))
 
     def __getstate__(self) -> tuple[Any, ...]:
         context.assert_spawning(self)
@@ -292,7 +311,7 @@ class Barrier(threading.Barrier):
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self._parties, self._action, self._timeout, place = state
-        self._gate = _billiard.Barrier(_arrived(place))
+        self._gate = _billiard.Barrier(0, _arrived(place))
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until all are there.
@@ -336,13 +355,39 @@ class Barrier(threading.Barrier):
 
     @property
     def _state(self) -> int:
+        """0 while it fills, 1 while it opens, -2 if it is broken. Setting it to 0 resets it, to -2 breaks it.
+
+        Raises:
+            ValueError: It was set to something else that it is not.
+        """
         if self._gate.broken:
             return _BROKEN
         return _DRAINING if self._gate.opening else _FILLING
 
+    @_state.setter
+    def _state(self, value: int) -> None:
+        if value == _BROKEN:
+            self.abort()
+        elif value == _FILLING:
+            self.reset()
+        elif value != self._state:
+            raise ValueError(f"a barrier cannot be put into state {value}: use `reset` or `abort`")
+
     @property
     def _count(self) -> int:
+        """How many wait; setting it to 0 resets the barrier.
+
+        Raises:
+            ValueError: It was set to another number than wait.
+        """
         return self._gate.waiting
+
+    @_count.setter
+    def _count(self, value: int) -> None:
+        if value == 0:
+            self.reset()
+        elif value != self._count:
+            raise ValueError(f"{value} do not wait at the barrier: whoever does calls `wait`")
 
     def __repr__(self) -> str:
         told = "broken" if self.broken else f"waiters={self.n_waiting}/{self.parties}"

@@ -63,8 +63,6 @@ ALLOWED: dict[str, dict[str, str]] = {
     "billiard.synchronize": {
         "Condition.notify": "takes a count, as the standard library's does",
         "sem_unlink": "there is no name to remove",
-        "Barrier._count": "changes with those who come and go",
-        "Barrier._state": "changes with those who come and go",
     },
     "billiard.forkserver": {
         "connect_to_new_process": "a child is told everything as it is asked for, nothing afterwards",

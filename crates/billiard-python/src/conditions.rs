@@ -97,7 +97,7 @@ impl Condition {
                 return Err(error);
             }
         };
-        let slept = py.wait_open(|| line.sleep(&ticket, deadline, lock.get().lock()));
+        let slept = py.wait_on_word(|| line.sleep(&ticket, deadline, lock.get().lock()));
         let raised = SemLock::acquire_again(lock.bind(py), times)?;
         let served = line.leave(&ticket, matches!(slept, Ok(Some(()))));
         match (slept, raised) {
@@ -220,7 +220,8 @@ impl Event {
             return Ok(true);
         }
         let deadline = wait::deadline(timeout)?;
-        Ok(py.wait_open(|| flag.wait(deadline))?.is_some())
+        let since = flag.now();
+        Ok(py.wait_on_word(|| flag.wait_since(since, deadline))?.is_some())
     }
 }
 
@@ -233,13 +234,13 @@ pub(crate) struct Barrier {
 
 #[pymethods]
 impl Barrier {
-    /// A new one, or one that another process has.
+    /// A new one for so many parties, or one that another process has.
     #[new]
-    #[pyo3(signature = (place = None))]
-    fn new(place: Option<Place>) -> PyResult<Self> {
+    #[pyo3(signature = (parties, place = None))]
+    fn new(parties: u32, place: Option<Place>) -> PyResult<Self> {
         let gate = match place {
             Some(place) => Gate::from_cell(received(place)?),
-            None => Gate::new(),
+            None => Gate::new(parties),
         };
         Ok(Self { gate: gate.map_err(IntoPyErr::into_py_err)? })
     }
@@ -271,7 +272,7 @@ impl Barrier {
             match self.gate.arrive(parties) {
                 Arrival::Broken => return Ok(None),
                 Arrival::Later(seen) => {
-                    if py.wait_open(|| self.gate.wait_for_turn(seen, deadline))?.is_none() {
+                    if py.wait_on_word(|| self.gate.wait_for_turn(seen, deadline))?.is_none() {
                         self.gate.abort();
                         return Ok(None);
                     }
@@ -284,7 +285,7 @@ impl Barrier {
                 }
                 Arrival::Waits { index, round } => {
                     let waited = py
-                        .wait_open(|| self.gate.wait(round, deadline))
+                        .wait_on_word(|| self.gate.wait(round, deadline))
                         .inspect_err(|_| self.gate.withdraw(round))?;
                     return Ok((waited == Some(true)).then_some(index));
                 }

@@ -1,6 +1,7 @@
 //! `billiard._billiard`: the Rust engine behind the Python package. It turns Python objects into bytes and back, and Rust
 //! errors into Python exceptions; no algorithm lives here.
 
+mod account;
 mod buffers;
 mod calls;
 mod codec;

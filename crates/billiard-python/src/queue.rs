@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 
 use billiard::queue::{Got, Messages, Put, Queue, Writers};
 use billiard::sys::descriptor::claim;
-use billiard::sys::poll::Woken;
 use billiard::sys::{Deadline, Moment};
 use pyo3::exceptions::{PyEOFError, PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -114,8 +113,8 @@ fn put_all(py: Python<'_>, queue: &Queue, messages: &[Vec<u8>], deadline: Deadli
         done = queue.try_put(messages).map_err(IntoPyErr::into_py_err)?.unwrap_or(0);
     }
     while done < messages.len() {
-        let put = py.wait_on_word(deadline, |until| {
-            queue.put(&messages[done..], until).map(|put| match put {
+        let put = py.wait_on_word(|| {
+            queue.put(&messages[done..], deadline).map(|put| match put {
                 Put::Done(count) => Wait::Ready(count),
                 Put::Full => Wait::TimedOut,
                 Put::Interrupted => Wait::Interrupted,
@@ -150,7 +149,7 @@ fn get_some(
         // Asked before the queue is: whoever is gone has put before.
         let nobody = eof && queue.writers() == Writers::Gone;
         let until = if nobody { NOW } else { until };
-        let got = py.wait_on_word(until, |until| {
+        let got = py.wait_on_word(|| {
             queue.get(most, into, until).map(|got| match got {
                 Got::Some(_) => Wait::Ready(()),
                 Got::Empty => Wait::TimedOut,
@@ -425,14 +424,7 @@ impl MessageQueue {
     fn _join(&self, py: Python<'_>) -> PyResult<()> {
         let queue = self.queue()?;
         let since = queue.times_done();
-        py.wait_on_word(Deadline::Never, |until| {
-            queue.wait_done(since, until).map(|woken| match woken {
-                Woken::Ready => Wait::Ready(()),
-                Woken::TimedOut => Wait::TimedOut,
-                Woken::Interrupted => Wait::Interrupted,
-            })
-        })
-        .map(drop)
+        py.wait_on_word(|| queue.wait_done(since, Deadline::Never).map(Wait::from)).map(drop)
     }
 
     /// How many objects were put that were not reported as done.

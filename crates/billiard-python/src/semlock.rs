@@ -2,19 +2,19 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use billiard::arena::Cell;
-use billiard::sync::{Acquired, Lock, Outcome, RLock, Semaphore, SyncError};
-use billiard::sys::{Deadline, Life};
+use billiard::sync::{Acquired, Lock, RLock, Semaphore, SyncError};
+use billiard::sys::Deadline;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::account::Account;
 use crate::errors::IntoPyErr;
 use crate::locks::PyLock;
 use crate::python;
-use crate::wait::{self, Blocking};
+use crate::wait::{self, Blocking, Wait};
 
 /// As the original numbers them.
 pub(crate) const RECURSIVE_MUTEX: i32 = 0;
@@ -61,15 +61,11 @@ impl Inner {
         }
     }
 
-    fn acquire(&self, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+    fn acquire(&self, deadline: Deadline) -> Result<Wait<Acquired>, SyncError> {
         match self {
             Self::Lock(lock) => lock.acquire(deadline),
             Self::RLock(lock) => lock.acquire(deadline),
-            Self::Semaphore(semaphore) => Ok(match semaphore.acquire(deadline)? {
-                Outcome::Done(()) => Outcome::Done(Acquired::Regularly),
-                Outcome::TimedOut => Outcome::TimedOut,
-                Outcome::Interrupted => Outcome::Interrupted,
-            }),
+            Self::Semaphore(semaphore) => Ok(semaphore.acquire(deadline)?.map(|()| Acquired::Regularly)),
         }
     }
 
@@ -96,46 +92,6 @@ impl Inner {
             Self::RLock(lock) => Some(lock.lock()),
             Self::Semaphore(_) => None,
         }
-    }
-}
-
-/// A thread of this process, among all that run.
-fn this_thread() -> u64 {
-    thread_local!(static HERE: u8 = const { 0 });
-    HERE.with(|here| std::ptr::from_ref(here) as u64)
-}
-
-/// What a process has done with a semaphore, of which nothing else tells whose it is.
-#[derive(Debug, Default)]
-struct Account {
-    /// The process. A forked child has another account.
-    of: AtomicU64,
-    /// How often it was acquired more than released, through this object.
-    count: AtomicI64,
-    /// The thread that has acquired it last.
-    thread: AtomicU64,
-}
-
-// Relaxed throughout: each thread asks for what it has done itself, and the rest is for show.
-impl Account {
-    fn book(&self, more: i64) {
-        let me = Life::own().word();
-        if self.of.swap(me, Ordering::Relaxed) != me {
-            self.count.store(0, Ordering::Relaxed);
-        }
-        self.count.fetch_add(more, Ordering::Relaxed);
-        if more > 0 {
-            self.thread.store(this_thread(), Ordering::Relaxed);
-        }
-    }
-
-    fn count(&self) -> i64 {
-        let own = self.of.load(Ordering::Relaxed) == Life::own().word();
-        if own { self.count.load(Ordering::Relaxed) } else { 0 }
-    }
-
-    fn is_mine(&self) -> bool {
-        self.count() > 0 && self.thread.load(Ordering::Relaxed) == this_thread()
     }
 }
 
@@ -211,7 +167,7 @@ impl SemLock {
             inner.try_acquire()
         } else {
             let deadline = wait::deadline(timeout)?;
-            slf.py().wait_open(|| inner.acquire(deadline))?
+            slf.py().wait_on_word(|| inner.acquire(deadline))?
         };
         if let Some(acquired) = acquired {
             Self::took(slf, acquired)?;
@@ -282,18 +238,15 @@ impl SemLock {
         let mut raised = None;
         let rounds = if matches!(inner, Inner::Semaphore(_)) { times } else { 1 };
         for _ in 0..rounds {
-            let acquired = loop {
-                let again = || match inner.lock() {
-                    Some(lock) => lock.acquire_returning(Deadline::Never),
-                    None => inner.acquire(Deadline::Never),
-                };
-                match py.detach(again).map_err(IntoPyErr::into_py_err)? {
-                    Outcome::Done(acquired) => break acquired,
-                    Outcome::TimedOut => {}
-                    Outcome::Interrupted => raised = raised.or(py.check_signals().err()),
-                }
+            let again = || match inner.lock() {
+                Some(lock) => lock.acquire_returning(Deadline::Never),
+                None => inner.acquire(Deadline::Never),
             };
-            Self::took(slf, acquired)?;
+            let (acquired, first) = py.finish_on_word(again)?;
+            raised = raised.or(first);
+            if let Some(acquired) = acquired {
+                Self::took(slf, acquired)?;
+            }
         }
         if let (Inner::RLock(lock), Ok(depth)) = (inner, u32::try_from(times)) {
             lock.restore(depth);
@@ -348,6 +301,42 @@ impl SemLock {
     #[staticmethod]
     fn _make_name(py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(python::synchronize(py, "_make_name")?.call0()?.unbind())
+    }
+
+    /// Remove the name of a semaphore of the original.
+    ///
+    /// Raises:
+    ///     FileNotFoundError: Always: those of this package have none.
+    #[staticmethod]
+    fn _cleanup(py: Python<'_>, name: &str) -> PyResult<()> {
+        python::synchronize(py, "sem_unlink")?.call1((name,)).map(drop)
+    }
+
+    /// Have `acquire` and `release`: every object has them from the start.
+    #[expect(clippy::unused_self, reason = "a method of the original's, which subclasses may call")]
+    const fn _make_methods(&self) {}
+
+    /// Find a semaphore by its name or by its handle, as the original's native object does.
+    ///
+    /// Raises:
+    ///     FileNotFoundError: There is none of this name: those of this package have no names.
+    ///     ValueError: There is only a handle, which tells where it lies in its memory, but not in which.
+    #[classmethod]
+    #[pyo3(signature = (handle, kind, maxvalue, name))]
+    fn _rebuild(
+        cls: &Bound<'_, PyType>,
+        handle: usize,
+        kind: i32,
+        maxvalue: i64,
+        name: Option<&str>,
+    ) -> PyResult<()> {
+        let _ = (handle, kind, maxvalue);
+        match name {
+            Some(name) => Self::_cleanup(cls.py(), name),
+            None => Err(PyValueError::new_err(
+                "a handle alone does not lead to a lock: send the lock itself to the child that is started",
+            )),
+        }
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -491,6 +480,6 @@ impl SemLock {
 
     /// Forget how often this process has it. A lock knows that by itself.
     fn _after_fork(&self) {
-        self.account.count.store(0, Ordering::Relaxed);
+        self.account.forget();
     }
 }

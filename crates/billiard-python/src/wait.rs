@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use billiard::sync::Outcome;
-use billiard::sys::poll::Woken;
+pub(crate) use billiard::sys::Wait;
 use billiard::sys::signal::Mask;
-use billiard::sys::{self, Deadline, Interrupts, SignalPipe};
+use billiard::sys::{self, Alarm, Deadline, Interrupts, SignalPage, SignalPipe};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -31,27 +30,6 @@ pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {
     Ok(Deadline::from_seconds(timeout))
 }
 
-/// One attempt to wait.
-#[derive(Debug)]
-pub(crate) enum Wait<T> {
-    /// What was waited for.
-    Ready(T),
-    /// The deadline passed first.
-    TimedOut,
-    /// A signal arrived: its handler runs, then comes another attempt with the same deadline.
-    Interrupted,
-}
-
-impl From<Woken> for Wait<()> {
-    fn from(woken: Woken) -> Self {
-        match woken {
-            Woken::Ready => Self::Ready(()),
-            Woken::TimedOut => Self::TimedOut,
-            Woken::Interrupted => Self::Interrupted,
-        }
-    }
-}
-
 pub(crate) trait Blocking {
     /// Calls `step`, detached, until it is ready or its deadline has passed (`None`). The deadline belongs to the step and
     /// is fixed before the first call.
@@ -64,27 +42,26 @@ pub(crate) trait Blocking {
         E: IntoPyErr + Send,
         F: FnMut(Option<Interrupts<'_>>) -> Result<Wait<T>, E> + Send;
 
-    /// The same for a step that sleeps on a word of memory, where no descriptor can tell of signals. One that arrives just
-    /// before it falls asleep is handled when the step wakes up by itself to look around, or sooner.
-    fn wait_open<T, E, F>(self, step: F) -> PyResult<Option<T>>
+    /// The same for a step that sleeps on words of memory; on the main thread it has an [`Alarm`] meanwhile.
+    fn wait_on_word<T, E, F>(self, step: F) -> PyResult<Option<T>>
     where
         T: Send,
         E: IntoPyErr + Send,
-        F: FnMut() -> Result<Outcome<T>, E> + Send;
+        F: FnMut() -> Result<Wait<T>, E> + Send;
 
-    /// The same for a step that sleeps on a word of memory, where no descriptor can tell of signals. One that arrives between
-    /// the look for signals and the sleep does not end the sleep. So the main thread sleeps in slices, of which each is twice
-    /// as long as the one before: a signal is late only if it hits an instant out of the time that was waited already, by no
-    /// more than that time, and a long wait wakes up hardly ever.
-    fn wait_on_word<T, E, F>(self, deadline: Deadline, step: F) -> PyResult<Option<T>>
+    /// The same for a step that must come to its end: the first exception of a handler is answered beside its result.
+    fn finish_on_word<T, E, F>(self, step: F) -> PyResult<(Option<T>, Option<PyErr>)>
     where
         T: Send,
         E: IntoPyErr + Send,
-        F: FnMut(Deadline) -> Result<Wait<T>, E> + Send;
+        F: FnMut() -> Result<Wait<T>, E> + Send;
 }
 
-const FIRST_SLICE: Duration = Duration::from_millis(5);
-const LONGEST_SLICE: Duration = Duration::from_secs(60);
+/// So long at first the main thread sleeps on a word without having anybody tell of signals, which takes a microsecond to
+/// set up: most waits are over before.
+const UNHEARD: Duration = Duration::from_millis(2);
+/// How often it looks where nobody can tell.
+const GLANCE: Duration = Duration::from_millis(50);
 
 impl Blocking for Python<'_> {
     fn wait_for<T, E, F>(self, mut step: F) -> PyResult<Option<T>>
@@ -97,10 +74,10 @@ impl Blocking for Python<'_> {
         loop {
             self.check_signals()?;
             let done = if main {
-                let listening = Listening::begin(self);
+                let listening = Listening::<SignalPipe>::begin(self);
                 // What has come since the first look.
                 self.check_signals()?;
-                let interrupts = listening.interrupts();
+                let interrupts = listening.recorder().map_or(Interrupts::Glances, |pipe| pipe.interrupts());
                 self.detach(|| step(Some(interrupts)))
             } else {
                 self.detach(|| step(None))
@@ -114,60 +91,121 @@ impl Blocking for Python<'_> {
         }
     }
 
-    fn wait_on_word<T, E, F>(self, deadline: Deadline, mut step: F) -> PyResult<Option<T>>
+    fn wait_on_word<T, E, F>(self, step: F) -> PyResult<Option<T>>
     where
         T: Send,
         E: IntoPyErr + Send,
-        F: FnMut(Deadline) -> Result<Wait<T>, E> + Send,
+        F: FnMut() -> Result<Wait<T>, E> + Send,
     {
-        let main = sys::thread::is_main();
-        let mut slice = FIRST_SLICE;
-        loop {
-            self.check_signals()?;
-            let until = if main { deadline.or_after(slice) } else { deadline };
-            match self.detach(|| step(until)) {
-                Ok(Wait::Ready(value)) => return Ok(Some(value)),
-                Ok(Wait::TimedOut) if until == deadline || deadline.passed() => return Ok(None),
-                Ok(Wait::TimedOut) => slice = (slice * 2).min(LONGEST_SLICE),
-                Ok(Wait::Interrupted) => {}
-                Err(error) => return Err(error.into_py_err()),
-            }
-        }
+        on_word(self, step, Err)
     }
 
-    fn wait_open<T, E, F>(self, mut step: F) -> PyResult<Option<T>>
+    fn finish_on_word<T, E, F>(self, step: F) -> PyResult<(Option<T>, Option<PyErr>)>
     where
         T: Send,
         E: IntoPyErr + Send,
-        F: FnMut() -> Result<Outcome<T>, E> + Send,
+        F: FnMut() -> Result<Wait<T>, E> + Send,
     {
-        loop {
-            self.check_signals()?;
-            match self.detach(&mut step) {
-                Ok(Outcome::Done(value)) => return Ok(Some(value)),
-                Ok(Outcome::TimedOut) => return Ok(None),
-                Ok(Outcome::Interrupted) => {}
-                Err(error) => return Err(error.into_py_err()),
-            }
+        let mut raised = None;
+        let done = on_word(self, step, |error| {
+            raised.get_or_insert(error);
+            Ok(())
+        })?;
+        Ok((done, raised))
+    }
+}
+
+/// `raised` decides whether the exception of a handler ends the wait.
+fn on_word<T, E>(
+    py: Python<'_>,
+    mut step: impl FnMut() -> Result<Wait<T>, E> + Send,
+    mut raised: impl FnMut(PyErr) -> PyResult<()>,
+) -> PyResult<Option<T>>
+where
+    T: Send,
+    E: IntoPyErr + Send,
+{
+    let main = sys::thread::is_main();
+    let mut heard = false;
+    loop {
+        py.check_signals().or_else(&mut raised)?;
+        let done = if !main {
+            py.detach(&mut step)
+        } else if !std::mem::replace(&mut heard, true) {
+            let alarm = Alarm::Look(sys::now().after(UNHEARD));
+            py.detach(|| alarm.over(&mut step))
+        } else {
+            let listening = Listening::<SignalPage>::begin(py);
+            // What has come since the first look.
+            py.check_signals().or_else(&mut raised)?;
+            let alarm = match listening.recorder() {
+                Some(page) => Alarm::Page(Arc::clone(page)),
+                None => Alarm::Look(sys::now().after(GLANCE)),
+            };
+            py.detach(|| alarm.over(&mut step))
+        };
+        match done {
+            Ok(Wait::Ready(value)) => return Ok(Some(value)),
+            Ok(Wait::TimedOut) => return Ok(None),
+            Ok(Wait::Interrupted) => {}
+            Err(error) => return Err(error.into_py_err()),
         }
     }
 }
 
-/// The pipe of this process. Locked for moments only, by whoever is attached: nobody forks meanwhile.
-static PIPE: Mutex<Option<Arc<SignalPipe>>> = Mutex::new(None);
+/// Where the interpreter's signal handler writes while the main thread sleeps.
+trait Recorder: Sized + 'static {
+    fn new() -> std::io::Result<Self>;
+    /// The one of this process. Locked for moments only, by whoever is attached: nobody forks meanwhile.
+    fn own() -> &'static Mutex<Option<Arc<Self>>>;
+    fn is_mine(&self) -> bool;
+    fn writer(&self) -> RawFd;
+    fn drain(&self, to: Option<RawFd>);
+}
 
-/// Makes the pipe, so that a wait need not.
+macro_rules! recorder {
+    ($kind:ty) => {
+        impl Recorder for $kind {
+            fn new() -> std::io::Result<Self> {
+                Self::new()
+            }
+
+            fn own() -> &'static Mutex<Option<Arc<Self>>> {
+                static OWN: Mutex<Option<Arc<$kind>>> = Mutex::new(None);
+                &OWN
+            }
+
+            fn is_mine(&self) -> bool {
+                self.is_mine()
+            }
+
+            fn writer(&self) -> RawFd {
+                self.writer()
+            }
+
+            fn drain(&self, to: Option<RawFd>) {
+                self.drain(to);
+            }
+        }
+    };
+}
+
+recorder!(SignalPipe);
+recorder!(SignalPage);
+
+/// Makes what a wait needs, so that a wait need not.
 pub(crate) fn prepare() -> std::io::Result<()> {
-    pipe().map(drop)
+    own::<SignalPipe>()?;
+    own::<SignalPage>().map(drop)
 }
 
-fn pipe() -> std::io::Result<Arc<SignalPipe>> {
-    let mut pipe = PIPE.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*pipe {
-        Some(pipe) if pipe.is_mine() => Ok(Arc::clone(pipe)),
+fn own<R: Recorder>() -> std::io::Result<Arc<R>> {
+    let mut own = R::own().lock().unwrap_or_else(PoisonError::into_inner);
+    match &*own {
+        Some(recorder) if recorder.is_mine() => Ok(Arc::clone(recorder)),
         _ => {
-            let made = Arc::new(SignalPipe::new()?);
-            *pipe = Some(Arc::clone(&made));
+            let made = Arc::new(R::new()?);
+            *own = Some(Arc::clone(&made));
             Ok(made)
         }
     }
@@ -192,41 +230,59 @@ pub(crate) fn stop_listening_in_child(py: Python<'_>) {
     }
 }
 
-/// While it lives, the interpreter's signal handler, which runs on any thread, writes into our pipe. What it has written
+/// While it lives, the interpreter's signal handler, which runs on any thread, writes to our recorder. What it has written
 /// goes to the program's own wake-up descriptor, if there is one, afterwards.
-struct Listening<'py> {
+struct Listening<'py, R: Recorder> {
     py: Python<'py>,
-    /// The pipe, and what was there before. `None`: no descriptor is left, or this is no interpreter that handles signals.
-    pipe: Option<(Arc<SignalPipe>, RawFd)>,
+    /// The recorder, and what was there before. `None`: no descriptor is left, or this is no interpreter that handles signals.
+    recorder: Option<(Arc<R>, RawFd)>,
+    /// A handler that runs at a second look may wait itself: the outermost wait knows what the program had set.
+    outermost: bool,
 }
 
-impl<'py> Listening<'py> {
+impl<'py, R: Recorder> Listening<'py, R> {
     fn begin(py: Python<'py>) -> Self {
-        let pipe = pipe().ok().and_then(|pipe| {
-            let before = set_wakeup_fd(py, pipe.writer()).ok()?;
-            // A handler that runs at the second look may wait itself: then the outermost knows what was there before.
-            if before != pipe.writer() {
-                BEFORE.store(before, Ordering::Relaxed);
-            }
-            Some((pipe, before))
+        let recorder = own::<R>().ok().and_then(|recorder| {
+            let before = set_wakeup_fd(py, recorder.writer()).ok()?;
+            Some((recorder, before))
         });
-        Self { py, pipe }
+        let mut outermost = false;
+        if let Some((recorder, before)) = &recorder {
+            // Relaxed: only the main thread listens.
+            let first = BEFORE.compare_exchange(NOT_LISTENING, *before, Ordering::Relaxed, Ordering::Relaxed);
+            outermost = first.is_ok();
+            if !outermost {
+                // What the outer wait was told of, the handlers see to at the look that comes next.
+                recorder.drain(of_the_program());
+            }
+        }
+        Self { py, recorder, outermost }
     }
 
-    fn interrupts(&self) -> Interrupts<'_> {
-        self.pipe.as_ref().map_or(Interrupts::Glances, |(pipe, _)| pipe.interrupts())
+    fn recorder(&self) -> Option<&Arc<R>> {
+        self.recorder.as_ref().map(|(recorder, _)| recorder)
     }
 }
 
-impl Drop for Listening<'_> {
+/// Where the program wants to be told of signals.
+fn of_the_program() -> Option<RawFd> {
+    let before = BEFORE.load(Ordering::Relaxed);
+    (before >= 0).then_some(before)
+}
+
+impl<R: Recorder> Drop for Listening<'_, R> {
     fn drop(&mut self) {
-        let Some((pipe, before)) = &self.pipe else { return };
+        let Some((recorder, before)) = &self.recorder else { return };
         // A descriptor that was closed meanwhile is refused; then there is none.
         let back = set_wakeup_fd(self.py, *before).or_else(|_| set_wakeup_fd(self.py, -1));
         debug_assert!(back.is_ok(), "no wake-up descriptor is always possible");
-        if *before != pipe.writer() && pipe.is_mine() {
-            BEFORE.store(NOT_LISTENING, Ordering::Relaxed);
-            pipe.drain((*before >= 0).then_some(*before));
+        if recorder.is_mine() {
+            if *before != recorder.writer() {
+                recorder.drain(of_the_program());
+            }
+            if self.outermost {
+                BEFORE.store(NOT_LISTENING, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -14,18 +14,21 @@
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use billiard::sync::{Acquired, Arrival, Barrier, BarrierState, Condition, Event, Lock, Outcome, Semaphore};
-use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, exit_now, fork, poll};
+use billiard::sync::{Acquired, Arrival, Barrier, BarrierState, Condition, Event, Lock, Semaphore};
+use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, Wait, exit_now, fork, poll};
 
 /// Longer than anything here takes, unless it hangs.
 const PATIENCE: f64 = 20.0;
-/// What is promised is 100 ms; the rest is for a busy machine.
+/// What is promised is [`PROMPT`]; the rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(3);
+/// So long it takes at most, in most of several rounds, until those who sleep notice that somebody was killed.
+const PROMPT: Duration = Duration::from_millis(100);
+const ROUNDS: usize = 5;
 
 type Scenario = fn();
 
 /// The place, how often it is passed by those who are killed there, and what they do.
-const PLACES: [(&str, u32, Scenario); 20] = [
+const PLACES: [(&str, u32, Scenario); 28] = [
     ("lock.taken", 5, contended_lock),
     ("lock.releasing", 5, contended_lock),
     ("lock.released", 5, contended_lock),
@@ -46,33 +49,41 @@ const PLACES: [(&str, u32, Scenario); 20] = [
     ("barrier.arrived", 5, barrier),
     ("barrier.opening", 5, barrier),
     ("barrier.changed", 5, barrier),
+    ("nothing", 1, holder_and_watcher_at_once),
+    ("lock.released", 1, lock_of_sleepers),
+    ("watch.taken", 1, watchers),
+    ("watch.left", 1, watchers),
+    ("semaphore.released", 1, semaphore_of_sleepers),
+    ("condition.granted", 1, condition_of_sleepers),
+    ("event.set", 1, event_of_sleepers),
+    ("barrier.opening", 1, barrier_of_sleepers),
 ];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|a| a == flag);
     if let Some(at) = args.iter().position(|a| a == "--place") {
-        let (_, _, scenario) = PLACES.iter().find(|(name, ..)| *name == args[at + 1]).expect("a known place");
+        let (_, _, scenario) =
+            PLACES.iter().find(|(name, n, _)| test(name, *n) == args[at + 1]).expect("known");
         scenario();
         return ExitCode::SUCCESS;
     }
-    let test = |name: &str| format!("killed_at_{}", name.replace('.', "_"));
     if has("--list") {
         if !has("--ignored") {
-            PLACES.iter().for_each(|(name, ..)| println!("{}: test", test(name)));
+            PLACES.iter().for_each(|(name, times, _)| println!("{}: test", test(name, *times)));
         }
         return ExitCode::SUCCESS;
     }
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
     let mut failed = false;
     for (name, times, _) in PLACES {
-        let test = test(name);
+        let test = test(name, times);
         if !wanted.is_empty() && !wanted.iter().any(|w| test.contains(w.as_str())) {
             continue;
         }
         let program = std::env::current_exe().expect("a running program has a path");
         let status = Command::new(program)
-            .args(["--place", name])
+            .args(["--place", &test])
             .env("BILLIARD_FAILPOINT", format!("{name}:{times}"))
             .status()
             .expect("a process can be started");
@@ -80,6 +91,12 @@ fn main() -> ExitCode {
         failed |= !status.success();
     }
     ExitCode::from(u8::from(failed))
+}
+
+/// Those who are killed at once leave others asleep who have slept for long.
+fn test(name: &str, times: u32) -> String {
+    let kind = if times == 1 { "sleepers_are_told_of_a_death" } else { "one_killed" };
+    format!("{kind}_at_{}", name.replace('.', "_"))
 }
 
 fn patience() -> Deadline {
@@ -110,7 +127,7 @@ fn ended(children: Vec<PidFd>) -> usize {
 
 fn takes(lock: &Lock) -> Option<Acquired> {
     match lock.acquire(patience()) {
-        Ok(Outcome::Done(acquired)) => Some(acquired),
+        Ok(Wait::Ready(acquired)) => Some(acquired),
         other => {
             eprintln!("{other:?}");
             None
@@ -167,11 +184,11 @@ fn contended_semaphore() {
                 (0..40).all(|_| {
                     // Once two are dead with what they have taken, there is nothing left to take.
                     let acquired = semaphore.acquire(Deadline::from_seconds(Some(0.5)));
-                    if matches!(acquired, Ok(Outcome::TimedOut)) {
+                    if matches!(acquired, Ok(Wait::TimedOut)) {
                         return semaphore.abandoned() >= 1;
                     }
                     nap();
-                    matches!(acquired, Ok(Outcome::Done(()))) && semaphore.release().is_ok()
+                    matches!(acquired, Ok(Wait::Ready(()))) && semaphore.release().is_ok()
                 })
             })
         })
@@ -189,8 +206,8 @@ fn contended_semaphore() {
 fn waits(condition: &Condition, lock: &Lock, deadline: Deadline) -> bool {
     let ticket = condition.enter();
     let released = lock.release().is_ok();
-    let served = matches!(condition.sleep(&ticket, deadline, Some(lock)), Ok(Outcome::Done(())));
-    let back = matches!(lock.acquire_returning(patience()), Ok(Outcome::Done(_)));
+    let served = matches!(condition.sleep(&ticket, deadline, Some(lock)), Ok(Wait::Ready(())));
+    let back = matches!(lock.acquire_returning(patience()), Ok(Wait::Ready(_)));
     condition.leave(&ticket, served) && released && back
 }
 
@@ -225,7 +242,7 @@ fn condition() {
         };
         lock.release().is_ok() && served
     });
-    assert!(matches!(told.wait(patience()), Ok(Outcome::Done(()))));
+    assert!(matches!(told.wait(patience()), Ok(Wait::Ready(()))));
     let start = Instant::now();
     assert!(takes(&lock).is_some());
     condition.notify(1, Some(&lock));
@@ -236,7 +253,7 @@ fn condition() {
 
 fn event() {
     let event = Event::new().expect("an event");
-    let waiter = child(|| matches!(event.wait(patience()), Ok(Outcome::Done(()))));
+    let waiter = child(|| matches!(event.wait(patience()), Ok(Wait::Ready(()))));
     let setter = child(|| {
         for _ in 0..4 {
             event.clear();
@@ -262,14 +279,14 @@ fn passes(barrier: &Barrier) -> Option<u32> {
             Arrival::Last(index) => return barrier.open().then_some(index),
             Arrival::Waits { index, round } => {
                 let waited = barrier.wait(round, patience());
-                return matches!(waited, Ok(Outcome::Done(true))).then_some(index);
+                return matches!(waited, Ok(Wait::Ready(true))).then_some(index);
             }
         }
     }
 }
 
 fn barrier() {
-    let barrier = Barrier::new().expect("a barrier");
+    let barrier = Barrier::new(2).expect("a barrier");
     let party = |times: u32| {
         // Once it is broken there is nothing left to pass.
         child(|| (0..times).all(|_| passes(&barrier).is_some()) || barrier.state() == BarrierState::Broken)
@@ -285,4 +302,144 @@ fn barrier() {
         barrier.reset();
     }
     assert_eq!(barrier.waiting(), 0);
+}
+
+/// Has somebody killed while others sleep, again and again, and measures how long it takes until they notice.
+fn noticed(round: impl FnMut() -> Duration) {
+    let mut times: Vec<_> = std::iter::repeat_with(round).take(ROUNDS).collect();
+    times.sort();
+    assert!(times[ROUNDS / 2] < PROMPT && times[ROUNDS - 1] < SOON, "it took {times:?}");
+}
+
+/// Until those who wait have slept for so long that they do not look for themselves any more.
+fn until_they_sleep() {
+    let _ = poll::readable(&[], Deadline::from_seconds(Some(0.12)), None);
+}
+
+/// How long the sleepers sleep on after all victims are dead.
+fn sleep_on(sleepers: Vec<PidFd>, victims: Vec<PidFd>) -> Duration {
+    let count = victims.len();
+    assert_eq!(ended(victims), count, "not all were killed");
+    let start = Instant::now();
+    assert_eq!(ended(sleepers), 0);
+    start.elapsed()
+}
+
+fn holder_and_watcher_at_once() {
+    noticed(|| {
+        let (lock, taken) = (Lock::new().expect("a lock"), Event::new().expect("an event"));
+        let holder = child(|| {
+            let _ = takes(&lock);
+            taken.set();
+            poll::readable(&[], patience(), None).is_ok()
+        });
+        assert!(matches!(taken.wait(patience()), Ok(Wait::Ready(()))));
+        // The first to come keeps watch, then the second.
+        let mut waiters: Vec<_> = (0..3).map(|_| child(|| takes(&lock).is_some())).collect();
+        until_they_sleep();
+        let survivor = waiters.pop().expect("there are three");
+        waiters.push(holder);
+        for victim in &waiters {
+            victim.signal(9).expect("it runs");
+        }
+        sleep_on(vec![survivor], waiters)
+    });
+}
+
+fn lock_of_sleepers() {
+    noticed(|| {
+        let (lock, taken) = (Lock::new().expect("a lock"), Event::new().expect("an event"));
+        let victim = child(|| {
+            let _ = takes(&lock);
+            taken.set();
+            until_they_sleep();
+            until_they_sleep();
+            lock.release().is_ok()
+        });
+        assert!(matches!(taken.wait(patience()), Ok(Wait::Ready(()))));
+        // It ends with the lock, as it would be killed when it releases it.
+        let sleeper = child(|| takes(&lock).is_some());
+        sleep_on(vec![sleeper], vec![victim])
+    });
+}
+
+/// Whoever takes the watch over, or hands it over, is killed: all others notice, one after the other.
+fn watchers() {
+    noticed(|| {
+        let (lock, taken) = (Lock::new().expect("a lock"), Event::new().expect("an event"));
+        let holder = child(|| {
+            let _ = takes(&lock);
+            taken.set();
+            until_they_sleep();
+            true
+        });
+        assert!(matches!(taken.wait(patience()), Ok(Wait::Ready(()))));
+        let waiters: Vec<_> = (0..4).map(|_| child(|| takes(&lock).is_some())).collect();
+        assert_eq!(ended(vec![holder]), 0);
+        let start = Instant::now();
+        let killed = ended(waiters);
+        assert!(killed > 0, "nobody was killed");
+        // Not by waiting, where this process would be killed as well.
+        while lock.try_acquire().is_none() && start.elapsed() < SOON {
+            nap();
+        }
+        // For each of them it may take that long.
+        start.elapsed() / u32::try_from(killed + 1).expect("a few")
+    });
+}
+
+fn semaphore_of_sleepers() {
+    noticed(|| {
+        let semaphore = Semaphore::new(0, 9).expect("a semaphore");
+        let acquires = || matches!(semaphore.acquire(patience()), Ok(Wait::Ready(())));
+        let sleepers = vec![child(acquires), child(acquires)];
+        until_they_sleep();
+        let victim = || child(|| semaphore.release().is_ok());
+        sleep_on(sleepers, vec![victim(), victim()])
+    });
+}
+
+fn condition_of_sleepers() {
+    noticed(|| {
+        let lock = Lock::new().expect("a lock");
+        let condition = Condition::new().expect("a condition");
+        let sleeps =
+            || takes(&lock).is_some() && waits(&condition, &lock, patience()) && lock.release().is_ok();
+        let sleepers = vec![child(sleeps), child(sleeps), child(sleeps)];
+        until_they_sleep();
+        let victim = child(|| {
+            let taken = takes(&lock).is_some();
+            condition.notify(3, Some(&lock));
+            taken
+        });
+        sleep_on(sleepers, vec![victim])
+    });
+}
+
+fn event_of_sleepers() {
+    noticed(|| {
+        let event = Event::new().expect("an event");
+        let sleeps = || matches!(event.wait(patience()), Ok(Wait::Ready(())));
+        let sleepers = vec![child(sleeps), child(sleeps), child(sleeps)];
+        until_they_sleep();
+        let victim = child(|| {
+            event.set();
+            true
+        });
+        sleep_on(sleepers, vec![victim])
+    });
+}
+
+fn barrier_of_sleepers() {
+    noticed(|| {
+        let barrier = Barrier::new(3).expect("a barrier");
+        let sleeps = || match barrier.arrive(3) {
+            Arrival::Waits { round, .. } => matches!(barrier.wait(round, patience()), Ok(Wait::Ready(_))),
+            _ => false,
+        };
+        let sleepers = vec![child(sleeps), child(sleeps)];
+        until_they_sleep();
+        let victim = child(|| matches!(barrier.arrive(3), Arrival::Last(_)) && barrier.open());
+        sleep_on(sleepers, vec![victim])
+    });
 }

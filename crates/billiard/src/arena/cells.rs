@@ -11,24 +11,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::Mapping;
-use crate::sys::{Identity, descriptor, forks, life, me, memfd};
+use super::segment::{File, Segment};
+use crate::sys::{Identity, descriptor, forks, me};
 
 /// What cells begin at and are multiples of: a line of the processor's cache, so that neighbours do not disturb each other.
-const LINE: usize = 64;
-const MAGIC: u64 = u64::from_be_bytes(*b"billiard");
-/// Changes with what cells mean.
-const LAYOUT: u32 = 1;
-const AT_MAGIC: usize = 0;
-const AT_LAYOUT: usize = 8;
-const AT_NAMESPACE: usize = 16;
+pub(super) const LINE: usize = 64;
 /// The size of the first segment; each further one is twice as large, up to [`LARGEST`].
 const FIRST: usize = 64 << 10;
 const LARGEST: usize = 1 << 20;
@@ -54,70 +47,8 @@ pub enum CellError {
     },
 }
 
-fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> CellError {
+pub(super) fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> CellError {
     move |source| CellError::Os { doing, source }
-}
-
-/// Shared memory that cells lie in.
-#[derive(Debug)]
-struct Segment {
-    map: Mapping,
-    fd: ManuallyDrop<OwnedFd>,
-    /// Which file it is, whatever its descriptor's number.
-    file: File,
-    opener: Identity,
-}
-
-/// A file by device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct File(u64, u64);
-
-impl File {
-    fn of(fd: impl AsFd) -> io::Result<Self> {
-        let stat = rustix::fs::fstat(fd)?;
-        Ok(Self(stat.st_dev, stat.st_ino))
-    }
-}
-
-impl Segment {
-    fn create(len: usize) -> Result<Self, CellError> {
-        let doing = "make shared memory";
-        let fd = memfd::create(len as u64, len as u64).map_err(cannot(doing))?;
-        let map = Mapping::new(&fd, 0, len).map_err(cannot(doing))?;
-        let file = File::of(&fd).map_err(cannot(doing))?;
-        map.word32(AT_LAYOUT).store(LAYOUT, Relaxed);
-        map.word64(AT_NAMESPACE).store(life::namespace(), Relaxed);
-        map.word64(AT_MAGIC).store(MAGIC, Release);
-        Ok(Self { map, fd: ManuallyDrop::new(fd), file, opener: me() })
-    }
-
-    fn open(fd: OwnedFd, file: File) -> Result<Self, CellError> {
-        let doing = "map shared memory";
-        let len = match memfd::length(&fd) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(CellError::NotOurs),
-            length => length.map_err(cannot(doing))? as usize,
-        };
-        if len < 2 * LINE {
-            return Err(CellError::NotOurs);
-        }
-        let map = Mapping::new(&fd, 0, len).map_err(cannot(doing))?;
-        if map.word64(AT_MAGIC).load(Acquire) != MAGIC || map.word32(AT_LAYOUT).load(Relaxed) != LAYOUT {
-            return Err(CellError::NotOurs);
-        }
-        life::settle_in(map.word64(AT_NAMESPACE).load(Relaxed));
-        Ok(Self { map, fd: ManuallyDrop::new(fd), file, opener: me() })
-    }
-}
-
-impl Drop for Segment {
-    fn drop(&mut self) {
-        // FORK: a child may have closed what it inherited and opened something else under this number; then it is not ours
-        // to close.
-        let ours = self.opener.is_me() || File::of(&*self.fd).is_ok_and(|file| file == self.file);
-        if ours {
-            descriptor::close_raw(self.fd.as_raw_fd());
-        }
-    }
 }
 
 /// A segment in which this process allocates.
@@ -412,7 +343,7 @@ impl Drop for Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{Forked, PidFd, exit_now, fork};
+    use crate::sys::{Forked, PidFd, exit_now, fork, memfd};
     use std::os::fd::IntoRawFd;
     use std::sync::atomic::Ordering::SeqCst;
 

@@ -4,6 +4,7 @@
 mod cells;
 mod extents;
 mod mapping;
+mod segment;
 
 pub use cells::{Cell, CellError, Parcel};
 pub(crate) use extents::descriptor;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::primitives::Word;
 use crate::sys::poll::Woken;
 use crate::sys::robust::{Block, Chain, DIED, Here, OWNER, WAITERS};
-use crate::sys::{Deadline, futex, robust, thread};
+use crate::sys::{Alarm, Deadline, futex, robust, thread};
 
 /// A word that the kernel watches for its owner's death, and on which threads sleep. In the models it is a stand-in.
 pub(super) trait Spot {
@@ -202,11 +202,16 @@ pub(super) fn lock_until<S: Spot>(
 
 /// Takes the lock, whatever signals arrive: what it is for has to be finished.
 pub(super) fn lock<S: Spot>(spot: &S, here: S::Here, spin: bool) -> io::Result<Held<'_, S>> {
-    loop {
-        if let Locked::Held(held) = lock_until(spot, here, spin, Deadline::Never)? {
-            return Ok(held);
-        }
+    if let Some(held) = try_lock(spot, here, spin) {
+        return Ok(held);
     }
+    Alarm::ignored(|| {
+        loop {
+            if let Locked::Held(held) = lock_until(spot, here, spin, Deadline::Never)? {
+                return Ok(held);
+            }
+        }
+    })
 }
 
 impl<'a, S: Spot> Held<'a, S> {

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::ledger::Ledger;
 use super::waiter::{Rest, Waiter};
-use super::{Lock, Outcome, SyncError, cannot_wait, check_size, wake};
+use super::watch::Announced;
+use super::{Lock, SyncError, cannot_wait, check_size, wake};
 use crate::arena::Cell;
 use crate::failpoint;
-use crate::sys::{Deadline, Life, futex, now};
+use crate::primitives::Word;
+use crate::sys::{Deadline, Life, Wait, futex, now};
 
 /// How many grants are there to be taken, how many wait, and the first ticket that may take none.
 const WORD: usize = 0;
@@ -19,8 +21,12 @@ const NEXT: usize = 8;
 const LOOKED: usize = 16;
 /// Whether some may sleep for longer than the death of a holder may stay unnoticed.
 const DEEP: usize = 24;
+/// Always zero: those who sleep hear here that somebody was killed who was about to wake them.
+const BELL: usize = 32;
 const LEDGER: usize = 64;
-const ROWS: usize = 12;
+/// So many processes may wait at a time and be missed when they die. One more that dies may have one notification too many
+/// wake somebody, or stay for the next one to come.
+const ROWS: usize = 119;
 const SIZE: usize = LEDGER + Ledger::size(ROWS);
 
 /// How often at most it is looked whether some who wait are dead, in nanoseconds.
@@ -77,6 +83,48 @@ impl State {
     }
 }
 
+/// Changes the state; `None` leaves it. Answers the state before.
+fn change(word: &impl Word<u64>, next: impl Fn(State) -> Option<State>) -> Option<State> {
+    let mut seen = word.load(Acquire);
+    loop {
+        let wanted = next(State::of(seen))?.word();
+        match word.compare_exchange(seen, wanted, AcqRel, Acquire) {
+            Ok(_) => return Some(State::of(seen)),
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// One more waits.
+fn line_up(word: &impl Word<u64>) {
+    change(word, |state| Some(State { waiting: (state.waiting + 1).min(COUNT), ..state }));
+}
+
+/// One less does, and takes nothing.
+fn step_out(word: &impl Word<u64>) {
+    change(word, |state| Some(State { waiting: state.waiting.saturating_sub(1), ..state }));
+}
+
+/// Takes a grant for a ticket and leaves the line. Whether there was one.
+fn take(word: &impl Word<u64>, ticket: u32) -> bool {
+    let taken = change(word, |state| {
+        let next =
+            State { waiting: state.waiting.saturating_sub(1), grants: state.grants.wrapping_sub(1), ..state };
+        state.serves(ticket).then_some(next)
+    });
+    taken.is_some()
+}
+
+/// Gives up to `most` grants to those with tickets below `limit`. How many, and whether everybody has one now.
+fn grant(word: &impl Word<u64>, limit: u32, most: u32) -> (u32, bool) {
+    let given = |state: State| most.min(state.waiting.saturating_sub(state.grants));
+    let before = change(word, |state| Some(State { limit, grants: state.grants + given(state), ..state }));
+    before.map_or((0, false), |before| {
+        let given = given(before);
+        (given, before.grants + given == before.waiting)
+    })
+}
+
 impl Condition {
     /// A condition that nobody waits for.
     ///
@@ -110,23 +158,15 @@ impl Condition {
     }
 
     const fn ledger(&self) -> Ledger<'_> {
-        Ledger::new(&self.cell, LEDGER, ROWS)
+        Ledger::new(&self.cell, LEDGER)
     }
 
     fn state(&self) -> State {
         State::of(self.word().load(Acquire))
     }
 
-    /// Changes the state; `None` leaves it. Answers the state before.
-    fn change(&self, next: impl Fn(State) -> Option<State>) -> Option<State> {
-        let mut seen = self.word().load(Acquire);
-        loop {
-            let wanted = next(State::of(seen))?.word();
-            match self.word().compare_exchange(seen, wanted, AcqRel, Acquire) {
-                Ok(_) => return Some(State::of(seen)),
-                Err(now) => seen = now,
-            }
-        }
+    fn bell(&self) -> &AtomicU32 {
+        self.cell.word32(BELL)
     }
 
     /// Lines up. The caller holds the lock, releases it next, and then calls [`Condition::sleep`].
@@ -134,7 +174,7 @@ impl Condition {
     pub fn enter(&self) -> Ticket {
         let who = Life::own();
         // Counted first and noted after: who dies in between is counted for ever, which costs a needless wake-up at most.
-        self.change(|state| Some(State { waiting: (state.waiting + 1).min(COUNT), ..state }));
+        line_up(self.word());
         failpoint::pass("condition.entered");
         self.ledger().add(who);
         Ticket { number: self.cell.word32(NEXT).fetch_add(1, AcqRel) & TICKET, who }
@@ -148,19 +188,12 @@ impl Condition {
         // The other way round than in `enter`, for the same reason.
         self.ledger().subtract(ticket.who, false);
         failpoint::pass("condition.taking");
-        let taken = self.change(|state| {
-            let next = State {
-                waiting: state.waiting.saturating_sub(1),
-                grants: state.grants.wrapping_sub(1),
-                ..state
-            };
-            state.serves(ticket.number).then_some(next)
-        });
+        let taken = take(self.word(), ticket.number);
         failpoint::pass("condition.taken");
-        if taken.is_none() {
+        if !taken {
             self.ledger().add(ticket.who);
         }
-        taken.is_some()
+        taken
     }
 
     /// Sleeps until a grant was taken. The caller does not hold the lock. However it ends, the caller acquires the lock
@@ -171,25 +204,28 @@ impl Condition {
     ///
     /// # Blocking
     /// Until a notification, the deadline, or a signal handler has run.
-    pub fn sleep(
-        &self,
-        ticket: &Ticket,
-        deadline: Deadline,
-        lock: Option<&Lock>,
-    ) -> Result<Outcome, SyncError> {
-        let mut waiter = Waiter::new();
+    pub fn sleep(&self, ticket: &Ticket, deadline: Deadline, lock: Option<&Lock>) -> Result<Wait, SyncError> {
+        let mut waiter = Waiter::with_bell(self.bell());
+        let mut told = false;
         loop {
             // Before the look: what comes after it changes the word.
             let seen = self.word().load(Acquire);
-            if self.take(ticket) {
-                return Ok(Outcome::Done(()));
+            let served = self.take(ticket);
+            if told {
+                // Whoever was killed may have owed it to others too; and those of us who are killed next, to the rest.
+                self.wake_the_granted(lock);
+            }
+            if served {
+                return Ok(Wait::Ready(()));
             }
             if waiter.is_deep() {
                 // SYNC(condition.deep): said before the word is looked at by the kernel, so that a notification which comes
                 // later knows it.
                 self.cell.word32(DEEP).store(1, SeqCst);
             }
-            match waiter.sleep(self.futex(), seen as u32, deadline).map_err(cannot_wait)? {
+            let rest = waiter.sleep(self.futex(), seen as u32, self.bell(), deadline).map_err(cannot_wait)?;
+            told = rest == Rest::Look;
+            match rest {
                 Rest::Woken => {
                     failpoint::pass("condition.woken");
                     if let Some(lock) = lock
@@ -200,8 +236,19 @@ impl Condition {
                     }
                 }
                 Rest::Look => {}
-                Rest::TimedOut => return Ok(Outcome::TimedOut),
-                Rest::Interrupted => return Ok(Outcome::Interrupted),
+                Rest::TimedOut => return Ok(Wait::TimedOut),
+                Rest::Interrupted => return Ok(Wait::Interrupted),
+            }
+        }
+    }
+
+    /// Wakes those who sleep although there are grants, wherever they do.
+    fn wake_the_granted(&self, lock: Option<&Lock>) {
+        let grants = self.state().grants;
+        if grants > 0 {
+            wake(self.futex(), grants);
+            if let Some(lock) = lock {
+                lock.pass_wake_up_on();
             }
         }
     }
@@ -215,7 +262,7 @@ impl Condition {
             return true;
         }
         self.ledger().subtract(ticket.who, false);
-        self.change(|state| Some(State { waiting: state.waiting.saturating_sub(1), ..state }));
+        step_out(self.word());
         false
     }
 
@@ -235,14 +282,15 @@ impl Condition {
         }
         // Relaxed: tickets are drawn under the lock, which the caller holds.
         let limit = self.cell.word32(NEXT).load(Relaxed) & TICKET;
-        let given = |state: State| most.min(state.waiting.saturating_sub(state.grants));
-        let before = self.change(|state| Some(State { limit, grants: state.grants + given(state), ..state }));
+        let _announced = Announced::of(self.bell());
+        let (given, all) = grant(self.word(), limit, most);
         failpoint::pass("condition.granted");
-        let Some(before) = before else { return };
-        let given @ 1.. = given(before) else { return };
+        if given == 0 {
+            return;
+        }
         // SYNC(condition.deep): pairs with the store in `sleep`. Said until there is nobody left of whom it may be true.
         let deep = self.cell.word32(DEEP).load(SeqCst) != 0;
-        if deep && before.grants + given == before.waiting {
+        if deep && all {
             self.cell.word32(DEEP).store(0, SeqCst);
         }
         if let Some(lock) = lock.filter(|lock| !deep && lock.is_held_here()) {
@@ -259,7 +307,7 @@ impl Condition {
     fn strike_the_dead(&self) {
         let struck = u32::try_from(self.ledger().strike_the_dead()).unwrap_or(COUNT);
         if struck > 0 {
-            self.change(|state| {
+            change(self.word(), |state| {
                 let waiting = state.waiting.saturating_sub(struck);
                 Some(State { waiting, grants: state.grants.min(waiting), ..state })
             });
@@ -288,5 +336,105 @@ impl Condition {
     pub fn grants(&self) -> u32 {
         self.strike_the_dead();
         self.state().grants
+    }
+}
+
+/// Every interleaving of waiting, giving up and notifying. `make loom`.
+#[cfg(all(test, loom))]
+mod interleavings {
+    use loom::sync::Mutex;
+    use loom::sync::atomic::AtomicU64;
+
+    use super::super::model::{Beds, together};
+    use super::*;
+
+    /// A condition, and its lock, which guards the next ticket.
+    struct Model {
+        word: AtomicU64,
+        beds: Beds,
+        next: Mutex<u32>,
+    }
+
+    fn model() -> Model {
+        Model { word: AtomicU64::new(0), beds: Beds::new(), next: Mutex::new(0) }
+    }
+
+    impl Model {
+        fn enter(&self) -> u32 {
+            let mut next = self.next.lock().unwrap();
+            line_up(&self.word);
+            *next += 1;
+            *next - 1
+        }
+
+        fn sleep(&self, ticket: u32) {
+            loop {
+                let seen = self.word.load(Acquire);
+                if take(&self.word, ticket) {
+                    return;
+                }
+                // The futex has 32 bits of the word.
+                self.beds.sleep(|| self.word.load(Acquire) as u32 == seen as u32);
+            }
+        }
+
+        fn notify(&self, most: u32) {
+            let next = self.next.lock().unwrap();
+            if State::of(self.word.load(Acquire)).waiting == 0 {
+                return;
+            }
+            let (given, _) = grant(&self.word, *next, most);
+            if given > 0 {
+                self.beds.wake(given as usize + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_who_was_notified_sleeps_on() {
+        let make = || {
+            let model = model();
+            // Both wait already.
+            model.enter();
+            model.enter();
+            model
+        };
+        together(
+            3,
+            make,
+            |model, n| match n {
+                0 => {
+                    model.notify(1);
+                    model.notify(1);
+                }
+                ticket => model.sleep(ticket as u32 - 1),
+            },
+            |model| assert_eq!(model.word.load(Acquire) & u64::from(COUNT), 0),
+        );
+    }
+
+    #[test]
+    fn a_grant_is_not_for_those_who_come_after_it() {
+        let make = || {
+            let model = model();
+            // The first one waits already.
+            model.enter();
+            model
+        };
+        together(
+            2,
+            make,
+            |model, n| {
+                if n == 0 {
+                    model.sleep(0);
+                } else {
+                    model.notify(1);
+                    let ticket = model.enter();
+                    assert!(!take(&model.word, ticket));
+                    step_out(&model.word);
+                }
+            },
+            |model| assert_eq!(State::of(model.word.load(Acquire)).waiting, 0),
+        );
     }
 }

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::waiter::{Rest, Waiter};
 use super::word::{self, Given};
-use super::{Outcome, SyncError, cannot_wait, check_size, wake};
+use super::{SyncError, cannot_wait, check_size, wake};
 use crate::arena::Cell;
 use crate::failpoint;
-use crate::sys::{Deadline, Life, now};
+use crate::sys::{Deadline, Life, Wait, now};
 
 const WORD: usize = 0;
+/// The thread that looks after the holder for all who wait.
 const WATCH: usize = 8;
 /// The thread that holds it; zero while it is being taken and when it is free.
 const THREAD: usize = 16;
@@ -115,6 +116,11 @@ impl Lock {
             }
             Err(seen) => seen,
         };
+        self.inherit_now_and_then(seen, me)
+    }
+
+    /// Takes the lock over from `seen`, if that is dead and nobody has looked just now.
+    fn inherit_now_and_then(&self, seen: u64, me: Life) -> Option<Acquired> {
         let looked = self.cell.word64(LOOKED);
         let now = now().0;
         // Relaxed: two who look at once do no harm.
@@ -149,7 +155,7 @@ impl Lock {
     ///
     /// # Blocking
     /// Until the holder releases it or is found dead, within 100 ms; until the deadline; or until a signal handler has run.
-    pub fn acquire(&self, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+    pub fn acquire(&self, deadline: Deadline) -> Result<Wait<Acquired>, SyncError> {
         self.acquire_as(Waiter::new(), deadline)
     }
 
@@ -157,48 +163,47 @@ impl Lock {
     ///
     /// # Errors
     /// The system refuses to let the caller wait.
-    pub fn acquire_returning(&self, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+    pub fn acquire_returning(&self, deadline: Deadline) -> Result<Wait<Acquired>, SyncError> {
         self.acquire_as(Waiter::returning(), deadline)
     }
 
-    fn acquire_as(&self, mut waiter: Waiter, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+    fn acquire_as(&self, mut waiter: Waiter, deadline: Deadline) -> Result<Wait<Acquired>, SyncError> {
         let me = Life::own();
         let outcome = self.wait(me, &mut waiter, deadline);
-        waiter.leave(self.cell.word64(WATCH), self.futex());
-        if let Ok(Outcome::Done(Acquired::Regularly)) = outcome {
+        waiter.leave(self.cell.word32(WATCH));
+        if let Ok(Wait::Ready(Acquired::Regularly)) = outcome {
             self.note_thread(thread(me));
         }
         outcome
     }
 
-    fn wait(
-        &self,
-        me: Life,
-        waiter: &mut Waiter,
-        deadline: Deadline,
-    ) -> Result<Outcome<Acquired>, SyncError> {
+    fn wait(&self, me: Life, waiter: &mut Waiter, deadline: Deadline) -> Result<Wait<Acquired>, SyncError> {
         loop {
             let Err(seen) = word::take(self.word(), me, waiter.has_slept()) else {
                 failpoint::pass("lock.taken");
-                return Ok(Outcome::Done(Acquired::Regularly));
+                return Ok(Wait::Ready(Acquired::Regularly));
             };
             let Ok(wanted) = word::announce(self.word(), seen, waiter.is_hungry()) else { continue };
-            let watch = self.cell.word64(WATCH);
+            let watch = self.cell.word32(WATCH);
             let rest = waiter.sleep_watching(watch, self.futex(), wanted as u32, deadline);
             match rest.map_err(cannot_wait)? {
                 Rest::Woken => failpoint::pass("lock.woken"),
                 Rest::Look => {
                     // Relaxed: the exchange that follows decides.
                     if let Some(acquired) = self.inherit(self.word().load(Relaxed), me) {
-                        return Ok(Outcome::Done(acquired));
+                        return Ok(Wait::Ready(acquired));
                     }
                 }
-                // Whoever has released it may have been killed before it woke anybody.
+                // Whoever has released it may have been killed before it woke anybody; and those who wait for moments only,
+                // again and again, never come to look.
                 Rest::TimedOut => {
-                    let taken = word::take(self.word(), me, true).is_ok();
-                    return Ok(if taken { Outcome::Done(Acquired::Regularly) } else { Outcome::TimedOut });
+                    let acquired = match word::take(self.word(), me, true) {
+                        Ok(()) => Some(Acquired::Regularly),
+                        Err(seen) => self.inherit_now_and_then(seen, me),
+                    };
+                    return Ok(acquired.map_or(Wait::TimedOut, Wait::Ready));
                 }
-                Rest::Interrupted => return Ok(Outcome::Interrupted),
+                Rest::Interrupted => return Ok(Wait::Interrupted),
             }
         }
     }
@@ -345,12 +350,12 @@ impl RLock {
     ///
     /// # Errors
     /// The system refuses to let the caller wait.
-    pub fn acquire(&self, deadline: Deadline) -> Result<Outcome<Acquired>, SyncError> {
+    pub fn acquire(&self, deadline: Deadline) -> Result<Wait<Acquired>, SyncError> {
         if self.try_fast() {
-            return Ok(Outcome::Done(Acquired::Regularly));
+            return Ok(Wait::Ready(Acquired::Regularly));
         }
         let outcome = self.lock.acquire(deadline)?;
-        if matches!(outcome, Outcome::Done(_)) {
+        if matches!(outcome, Wait::Ready(_)) {
             self.set_depth(1);
         }
         Ok(outcome)

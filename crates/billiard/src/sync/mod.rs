@@ -1,11 +1,11 @@
 //! Locks, semaphores, conditions, events and barriers between processes, in shared memory, on futexes.
 //!
 //! ```
-//! use billiard::sync::{Lock, Outcome};
-//! use billiard::sys::Deadline;
+//! use billiard::sync::Lock;
+//! use billiard::sys::{Deadline, Wait};
 //!
 //! let lock = Lock::new()?;
-//! assert!(matches!(lock.acquire(Deadline::Never)?, Outcome::Done(_)));
+//! assert!(matches!(lock.acquire(Deadline::Never)?, Wait::Ready(_)));
 //! // Forked children share it. One that is started afresh is sent `lock.cell().parcel()`, and makes `Lock::from_cell` of it.
 //! lock.release()?;
 //! # Ok::<(), billiard::sync::SyncError>(())
@@ -18,30 +18,22 @@ mod condition;
 mod event;
 mod ledger;
 mod lock;
+#[cfg(all(test, loom))]
+mod model;
 mod semaphore;
 mod waiter;
+mod watch;
 mod word;
 
 use std::io;
 
 pub use barrier::{Arrival, Barrier, BarrierState};
 pub use condition::{Condition, Ticket};
-pub use event::Event;
+pub use event::{Event, Since};
 pub use lock::{Acquired, Lock, RLock};
 pub use semaphore::Semaphore;
 
 use crate::arena::CellError;
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome<T = ()> {
-    /// What was waited for has happened.
-    Done(T),
-    /// The deadline passed first.
-    TimedOut,
-    /// A signal handler ran first: see to it, and wait again with the same deadline.
-    Interrupted,
-}
 
 /// What cannot be done.
 #[derive(Debug, thiserror::Error)]

@@ -1,39 +1,37 @@
 //! How somebody waits: asleep on a word, waking up by himself only when something may have gone
-//! wrong that nobody tells. `README.md` (*Who watches*) has the reasons.
+//! wrong that nobody tells. `README.md` (*Who watches*, *Bells*) has the reasons.
 
 use std::io;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::wake;
-use crate::sys::{Deadline, Moment, futex, now, poll::Woken};
+use super::watch::{Announced, Post, Watcher};
+use crate::sys::futex::{self, Roused};
+use crate::sys::{Deadline, Moment, now};
 
+/// The first sleep, whoever watches: what has gone wrong meanwhile is found at its end. Busy objects never get further.
+const FIRST: Duration = Duration::from_millis(25);
 /// How often whoever watches looks after the holder: its death is noticed within this time.
 const LOOK: Duration = Duration::from_millis(40);
-/// So much later than promised a look may come before somebody else watches.
-const GRACE: Duration = Duration::from_millis(25);
-/// The first time that a waiter sleeps, whoever watches.
-const FIRST: Duration = Duration::from_millis(80);
 /// The longest time between two looks of a waiter who relies on another one.
 const RELYING: Duration = Duration::from_secs(2);
-/// The same where no holder can die.
-const UNWATCHED: Duration = Duration::from_secs(10);
+/// The same where it relies on another one of whose death nobody tells.
+const RELYING_BLINDLY: Duration = Duration::from_millis(80);
+/// The longest time between two looks of a waiter who has a bell.
+const LONGEST: Duration = Duration::from_secs(10);
 /// Since when somebody who is overtaken again and again is hungry.
 const HUNGER: Duration = Duration::from_millis(2);
-/// The bit of the watch word that says that somebody relies on the watch.
-const RELIED: u64 = 1;
 
 /// How a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     /// Somebody has woken us, or the word has changed.
     Woken,
-    /// Nobody has; look whether all is well.
+    /// Nobody has; or somebody is dead who might have. Look whether all is well, with the others too.
     Look,
     /// The deadline has passed.
     TimedOut,
-    /// A signal handler has run.
+    /// A signal wants to be handled.
     Interrupted,
 }
 
@@ -42,14 +40,22 @@ pub(super) enum Rest {
 pub(super) struct Waiter {
     began: Option<Moment>,
     slept: bool,
+    /// The first sleep is over.
+    deep: bool,
     slice: Duration,
-    /// The watch that we have promised to keep, as it is in the word; zero: none.
-    watch: u64,
+    watcher: Option<Watcher>,
+    _bell: Option<Announced>,
 }
 
 impl Waiter {
+    /// One who waits where somebody has to watch.
     pub(super) const fn new() -> Self {
-        Self { began: None, slept: false, slice: FIRST, watch: 0 }
+        Self { began: None, slept: false, deep: false, slice: LOOK, watcher: None, _bell: None }
+    }
+
+    /// One who waits where nobody's death matters but of those who change the word, and who hears of it by a bell.
+    pub(super) fn with_bell(bell: &AtomicU32) -> Self {
+        Self { _bell: Some(Announced::of(bell)), ..Self::new() }
     }
 
     /// Whether it has been asleep.
@@ -63,130 +69,86 @@ impl Waiter {
     }
 
     /// One who has been asleep elsewhere, and with others.
-    pub(super) const fn returning() -> Self {
+    pub(super) fn returning() -> Self {
         Self { slept: true, ..Self::new() }
     }
 
     /// Whether its next sleep may take long.
-    pub(super) fn is_deep(&self) -> bool {
-        self.slice > FIRST
+    pub(super) const fn is_deep(&self) -> bool {
+        self.deep
     }
 
-    /// Sleeps while `word` is `expected`, where nobody's death can leave us asleep for ever.
-    pub(super) fn sleep(&mut self, word: &AtomicU32, expected: u32, deadline: Deadline) -> io::Result<Rest> {
-        let slice = self.slice;
-        self.slice = (slice * 2).min(UNWATCHED);
-        self.sleep_for(word, expected, deadline, slice)
+    /// Sleeps while `word` is `expected`, and until `bell` is rung.
+    pub(super) fn sleep(
+        &mut self,
+        word: &AtomicU32,
+        expected: u32,
+        bell: &AtomicU32,
+        deadline: Deadline,
+    ) -> io::Result<Rest> {
+        if !self.deep {
+            return self.sleep_on(&[(word, expected)], deadline, FIRST);
+        }
+        // KERNEL: who cannot hear the bell looks, more and more rarely: all that can be found is a process that was killed
+        // between two instructions.
+        self.slice = if futex::waits_on_several() { LONGEST } else { (self.slice * 2).min(LONGEST) };
+        self.sleep_on(&[(word, expected), (bell, 0)], deadline, self.slice)
     }
 
     /// Sleeps while `word` is `expected`; one of all who sleep so keeps watch.
     pub(super) fn sleep_watching(
         &mut self,
-        watch: &AtomicU64,
+        watch: &AtomicU32,
         word: &AtomicU32,
         expected: u32,
         deadline: Deadline,
     ) -> io::Result<Rest> {
-        let slice = self.stand(watch);
-        self.sleep_for(word, expected, deadline, slice)
+        let only = (word, expected);
+        if !self.deep {
+            return self.sleep_on(&[only], deadline, FIRST);
+        }
+        let (slice, second) = match self.watcher.get_or_insert_with(|| Watcher::of(watch)).stand(watch) {
+            Post::Taken => return Ok(Rest::Look),
+            Post::Kept | Post::Nobodys => return self.sleep_on(&[only], deadline, LOOK),
+            Post::Others(_) if !futex::waits_on_several() => (RELYING_BLINDLY, only),
+            Post::Others(seen) => (RELYING, (watch, seen)),
+        };
+        let rest = self.sleep_on(&[only, second], deadline, slice)?;
+        if rest == Rest::Look
+            && let Some(watcher) = &mut self.watcher
+        {
+            // We may be the one whom the last watcher has told: whatever else has woken us, we leave no sooner than we have
+            // told the next one.
+            watcher.stand(watch);
+        }
+        Ok(rest)
     }
 
-    fn sleep_for(
+    fn sleep_on(
         &mut self,
-        word: &AtomicU32,
-        expected: u32,
+        words: &[(&AtomicU32, u32)],
         deadline: Deadline,
         slice: Duration,
     ) -> io::Result<Rest> {
         self.began.get_or_insert_with(now);
-        Ok(match futex::wait(word, expected, deadline.or_after(slice))? {
-            Woken::Ready => {
-                self.slept = true;
-                Rest::Woken
-            }
-            Woken::TimedOut if deadline.passed() => Rest::TimedOut,
-            Woken::TimedOut => {
-                self.slept = true;
+        let roused = futex::wait_on(words, deadline.or_after(slice))?;
+        self.slept |= roused != Roused::Interrupted;
+        Ok(match roused {
+            Roused::By(0) | Roused::Changed => Rest::Woken,
+            Roused::By(_) => Rest::Look,
+            Roused::TimedOut if deadline.passed() => Rest::TimedOut,
+            Roused::TimedOut => {
+                self.deep = true;
                 Rest::Look
             }
-            Woken::Interrupted => Rest::Interrupted,
+            Roused::Interrupted => Rest::Interrupted,
         })
     }
 
-    /// How long to sleep: until the next look if we keep watch, and we do if nobody else does.
-    fn stand(&mut self, watch: &AtomicU64) -> Duration {
-        loop {
-            let now = now();
-            // Relaxed: the watch orders nothing, it only says when somebody is going to look.
-            let seen = watch.load(Relaxed);
-            let mine = self.watch != 0 && seen & !RELIED == self.watch;
-            let (next, slice) = if mine || seen & !RELIED < now.0 {
-                ((now.after(LOOK + GRACE).0 & !RELIED) | (seen & RELIED), LOOK)
-            } else if self.slice == FIRST {
-                // A holder that dies meanwhile is noticed in time, even if the watch leaves without a word.
-                (seen, FIRST)
-            } else {
-                (seen | RELIED, self.slice)
-            };
-            if next == seen || watch.compare_exchange(seen, next, AcqRel, Relaxed).is_ok() {
-                self.watch = if slice == LOOK { next & !RELIED } else { 0 };
-                if slice != LOOK {
-                    self.slice = (slice * 2).min(RELYING);
-                }
-                return slice;
-            }
+    /// Stops waiting. If it keeps the watch, another one does so from now on.
+    pub(super) fn leave(&mut self, watch: &AtomicU32) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.leave(watch);
         }
-    }
-
-    /// Stops waiting. If others rely on our watch, one of them is woken to keep it.
-    pub(super) fn leave(&mut self, watch: &AtomicU64, word: &AtomicU32) {
-        while self.watch != 0 {
-            let seen = watch.load(Relaxed);
-            if seen & !RELIED != self.watch {
-                self.watch = 0;
-            } else if watch.compare_exchange(seen, 0, AcqRel, Relaxed).is_ok() {
-                self.watch = 0;
-                if seen & RELIED != 0 {
-                    wake(word, 1);
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_keeps_watch_others_rely_on_it_and_it_hands_over() {
-        let watch = AtomicU64::new(0);
-        let (mut first, mut second) = (Waiter::new(), Waiter::new());
-        assert_eq!(first.stand(&watch), LOOK);
-        assert_eq!(second.stand(&watch), FIRST);
-        assert_eq!(watch.load(Relaxed) & RELIED, 0, "the first sleep relies on nobody");
-        assert_eq!(first.stand(&watch), LOOK);
-        assert_eq!(second.stand(&watch), FIRST * 2);
-        assert_eq!(watch.load(Relaxed) & RELIED, RELIED);
-        assert_eq!(first.stand(&watch), LOOK);
-        assert_eq!(watch.load(Relaxed) & RELIED, RELIED, "kept over a look");
-        for _ in 0..20 {
-            assert!(second.stand(&watch) <= RELYING);
-        }
-        let word = AtomicU32::new(0);
-        second.leave(&watch, &word);
-        assert_ne!(watch.load(Relaxed), 0, "not its watch");
-        first.leave(&watch, &word);
-        assert_eq!(watch.load(Relaxed), 0);
-        assert_eq!(second.stand(&watch), LOOK);
-    }
-
-    #[test]
-    fn a_watch_whose_keeper_does_not_look_is_taken_over() {
-        let late = now().0 - 1;
-        let watch = AtomicU64::new(late | RELIED);
-        let mut next = Waiter::new();
-        assert_eq!(next.stand(&watch), LOOK);
-        assert_eq!(watch.load(Relaxed) & RELIED, RELIED, "those who relied still do");
     }
 }

@@ -123,51 +123,23 @@ mod tests {
     }
 }
 
-/// Every interleaving of taking, sleeping and giving; loom reports a sleeper whom nobody wakes as a deadlock. `make loom`.
-#[cfg(test)]
-#[cfg(loom)]
+/// Every interleaving of taking, sleeping and giving. `make loom`.
+#[cfg(all(test, loom))]
 mod interleavings {
     use loom::sync::atomic::{AtomicU32, AtomicU64};
-    use loom::sync::{Arc, Condvar, Mutex};
-    use loom::thread;
 
+    use super::super::model::{Beds, together};
     use super::*;
 
-    /// A lock whose futex is a condition: looking at the word and falling asleep is one step, as in the kernel.
     struct Model {
         word: AtomicU64,
-        queue: Mutex<u32>,
-        woken: Condvar,
+        beds: Beds,
         inside: AtomicU32,
     }
 
     impl Model {
-        fn new() -> Arc<Self> {
-            Arc::new(Self {
-                word: AtomicU64::new(0),
-                queue: Mutex::new(0),
-                woken: Condvar::new(),
-                inside: AtomicU32::new(0),
-            })
-        }
-
-        fn sleep(&self, expected: u64) {
-            let mut asleep = self.queue.lock().unwrap();
-            if self.word.load(Relaxed) as u32 != expected as u32 {
-                return;
-            }
-            *asleep += 1;
-            drop(self.woken.wait(asleep).unwrap());
-        }
-
-        fn wake(&self) -> bool {
-            let mut asleep = self.queue.lock().unwrap();
-            if *asleep == 0 {
-                return false;
-            }
-            *asleep -= 1;
-            self.woken.notify_one();
-            true
+        fn new() -> Self {
+            Self { word: AtomicU64::new(0), beds: Beds::new(), inside: AtomicU32::new(0) }
         }
 
         fn acquire(&self, me: Life, hungry: bool) {
@@ -175,7 +147,7 @@ mod interleavings {
             loop {
                 let Err(seen) = take(&self.word, me, slept) else { return };
                 let Ok(wanted) = announce(&self.word, seen, hungry && slept) else { continue };
-                self.sleep(wanted);
+                self.beds.sleep(|| self.word.load(Relaxed) as u32 == wanted as u32);
                 slept = true;
             }
         }
@@ -183,50 +155,34 @@ mod interleavings {
         fn release(&self) {
             match give(&self.word).unwrap() {
                 Given::Quietly => {}
-                Given::ToAnyone => drop(self.wake()),
+                Given::ToAnyone => drop(self.beds.wake(1)),
                 Given::ToSleeper => {
-                    if !self.wake() {
+                    if self.beds.wake(1) == 0 {
                         unreserve(&self.word);
                     }
                 }
             }
         }
-
-        fn enter(&self, me: Life, hungry: bool) {
-            self.acquire(me, hungry);
-            // Two at once, or one that does not see what the other did, lose a count. Relaxed: the lock orders it.
-            let seen = self.inside.load(Relaxed);
-            self.inside.store(seen + 1, Relaxed);
-            self.release();
-        }
     }
 
-    fn lives(hungry: bool, count: u64) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(move || {
-            let lock = Model::new();
-            let others: Vec<_> = (2..=count)
-                .map(|n| {
-                    let lock = Arc::clone(&lock);
-                    thread::spawn(move || lock.enter(Life::from_word(n | 1 << 32).unwrap(), hungry))
-                })
-                .collect();
-            lock.enter(Life::from_word(1 | 1 << 32).unwrap(), hungry);
-            for other in others {
-                other.join().unwrap();
-            }
-            assert_eq!(u64::from(lock.inside.load(Relaxed)), count);
-        });
+    fn take_turns(hungry: bool) {
+        let body = move |model: &Model, n: u64| {
+            model.acquire(Life::from_word((n + 1) | 1 << 32).unwrap(), hungry);
+            // Two at once, or one that does not see what the other did, lose a count. Relaxed: the lock orders it.
+            let seen = model.inside.load(Relaxed);
+            model.inside.store(seen + 1, Relaxed);
+            model.release();
+        };
+        together(3, Model::new, body, |model| assert_eq!(model.inside.load(Relaxed), 3));
     }
 
     #[test]
     fn three_take_turns() {
-        lives(false, 3);
+        take_turns(false);
     }
 
     #[test]
     fn three_take_turns_when_sleepers_are_hungry() {
-        lives(true, 3);
+        take_turns(true);
     }
 }

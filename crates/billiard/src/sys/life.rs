@@ -28,6 +28,8 @@ static NAMESPACE: AtomicU64 = AtomicU64::new(0);
 impl Life {
     /// All bits that a life may have.
     pub const BITS: u64 = (u64::MAX << BEGAN_SHIFT) | PID;
+    /// The first of the ten bits that are always zero.
+    pub const FREE_SHIFT: u32 = PID_BITS;
 
     /// The calling process.
     #[inline]

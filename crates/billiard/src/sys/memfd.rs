@@ -12,6 +12,16 @@ use rustix::fs::{
 /// Makes `len` bytes of anonymous shared memory, sealed against ever changing its size. Only `backed` bytes at the start
 /// have memory behind them; use [`back`] before touching more.
 pub fn create(len: u64, backed: u64) -> io::Result<OwnedFd> {
+    let fd = growing(len)?;
+    if backed > 0 {
+        back(&fd, 0, backed)?;
+    }
+    fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(fd)
+}
+
+/// Makes `len` bytes of anonymous memory that grows with what is written to it.
+pub(super) fn growing(len: u64) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // KERNEL: MFD_NOEXEC_SEAL since 6.3; older kernels answer EINVAL and do without.
     let fd = match memfd_create("billiard", flags | MemfdFlags::NOEXEC_SEAL) {
@@ -20,10 +30,6 @@ pub fn create(len: u64, backed: u64) -> io::Result<OwnedFd> {
     };
     let fd = above_standard(fd)?;
     ftruncate(&fd, len)?;
-    if backed > 0 {
-        back(&fd, 0, backed)?;
-    }
-    fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
 }
 

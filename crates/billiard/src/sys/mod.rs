@@ -1,6 +1,7 @@
 //! Everything that talks to the kernel, as small safe types. Nobody above this room sees a raw descriptor or errno.
 #![expect(unsafe_code, reason = "system calls and fork live here, each wrapped at the lowest level")]
 
+mod alarm;
 pub mod cgroup;
 mod clock;
 pub mod cpu;
@@ -29,7 +30,9 @@ pub mod spin;
 pub mod stream;
 pub mod thread;
 mod timer;
+mod wait;
 
+pub use alarm::{Alarm, SignalPage};
 pub use clock::{Deadline, Moment, now};
 pub use descriptor::close_raw;
 pub use eventfd::EventFd;
@@ -43,3 +46,4 @@ pub use pidfd::{Ended, ExitStatus, PidFd, SignalError, has_pidfd};
 pub use poller::Poller;
 pub use random::fill_random;
 pub use timer::Timer;
+pub use wait::Wait;

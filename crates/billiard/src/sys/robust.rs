@@ -3,9 +3,9 @@
 //! KERNEL: every thread has a *robust list* (since 2.6.17; the C library registers it), a chain of words that the thread may
 //! own, and one more that it is about to take or has just given up, the *pending* one. When the thread ends, however it ends,
 //! the kernel looks at each of them. A word that holds the thread's number gets the mark [`DIED`] in its place, and one of
-//! its sleepers is woken if it says that there are [`WAITERS`]. If the pending word is zero, one of its sleepers is woken too
-//! (since 5.5 and the stable kernels of that time): whoever was woken before may have been this thread, which dies without having passed
-//! it on.
+//! its sleepers is woken if it says that there are [`WAITERS`]. If the pending word is nobody's, one of its sleepers is woken too
+//! (since 5.5 if it is zero, since 6.1 also if it was marked): whoever was woken before may have been this thread, which dies
+//! without having passed it on.
 //!
 //! The chain is the C library's, for its own robust mutexes. What we put in front of it is gone again before the library can
 //! look, since a thread is only in one of our critical sections at a time, and calls nobody there.
@@ -45,7 +45,7 @@ impl Block {
     }
 
     fn entry(&self, here: Here) -> usize {
-        (std::ptr::from_ref(self) as usize).wrapping_add_signed(WORD_AT - here.offset)
+        here.entry(&self.word)
     }
 
     /// Where the chain's pointer to the next entry lies.
@@ -134,12 +134,24 @@ impl Here {
         unsafe { &*self.head }
     }
 
+    /// The place in the chain that belongs to a word.
+    fn entry(self, word: &AtomicU32) -> usize {
+        (std::ptr::from_ref(word) as usize).wrapping_add_signed(-self.offset)
+    }
+
     /// Says that the thread is about to take, or to give up, or to sleep on this word.
+    #[inline(always)]
+    pub(crate) fn announce(self, block: &Block) {
+        self.announce_word(&block.word);
+    }
+
+    /// The same of a word that is never put into the chain, so that it needs no room around it. It must stay mapped until
+    /// the announcement is taken back.
     // Release: what was done before is done when the thread dies after this store; the kernel looks at memory as this thread
     // has left it, so only the compiler has to be kept from reordering.
     #[inline(always)]
-    pub(crate) fn announce(self, block: &Block) {
-        self.head().pending.store(block.entry(self), Release);
+    pub(crate) fn announce_word(self, word: &AtomicU32) {
+        self.head().pending.store(self.entry(word), Release);
     }
 
     /// Takes the announcement back.
