@@ -24,14 +24,18 @@ use billiard::sys::descriptor::claim;
 use billiard::sys::{Deadline, memfd, now, pid};
 
 /// Where a process can be killed, and whether it may have got a message by then that it has not told of.
-const PLACES: [(&str, bool); 15] = [
+const PLACES: [(&str, bool); 19] = [
     ("queue_put_locked", false),
     ("queue_segment_taken", false),
+    ("queue_reserved", false),
+    ("queue_lent_to_write", false),
+    ("queue_half_written", false),
     ("queue_placed", false),
     ("queue_put", false),
     ("queue_get_locked", false),
     ("queue_copied", false),
     ("queue_got", true),
+    ("queue_taken", true),
     // Of those who put and of those who get.
     ("queue_owns_watch", false),
     ("queue_committed", true),

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::layout::{AT_BACKED, AT_BITMAP, DATA, MAPPED, SEGMENT, WARM};
+use super::loans::Row;
 use crate::arena::Mapping;
 use crate::sys::memfd;
+use crate::sys::stream::{Piece, Room};
 
 /// Segments per word of the bitmap.
 const BITS: u64 = 64;
@@ -73,6 +75,25 @@ impl Store {
         memfd::write_at(self.fd.as_fd(), DATA + offset + mapped, far)
     }
 
+    pub(super) fn write_piece(&self, offset: u64, piece: Piece<'_>) -> io::Result<()> {
+        let mapped = MAPPED.saturating_sub(offset);
+        if piece.len() as u64 <= mapped {
+            self.map.write_piece((DATA + offset) as usize, piece);
+            return Ok(());
+        }
+        // With a system call all of it, as there is one anyway.
+        memfd::write_piece_at(self.fd.as_fd(), DATA + offset, piece)
+    }
+
+    pub(super) fn fill(&self, offset: u64, room: &mut Room<'_>) -> io::Result<()> {
+        let mapped = MAPPED.saturating_sub(offset);
+        if room.left() as u64 <= mapped {
+            self.map.fill((DATA + offset) as usize, room.left(), room);
+            return Ok(());
+        }
+        memfd::fill_at(self.fd.as_fd(), DATA + offset, room)
+    }
+
     /// Appends bytes to `into`.
     #[inline]
     pub(super) fn read(&self, offset: u64, len: u64, into: &mut Vec<u8>) -> io::Result<()> {
@@ -111,12 +132,27 @@ impl Store {
         last < self.segments && (first == last || (first..=last).all(|segment| self.is_taken(segment)))
     }
 
+    /// Whether all of a row is taken.
+    pub(super) fn has_row(&self, row: Row) -> bool {
+        let end = row.first.checked_add(row.count).filter(|end| *end <= self.segments);
+        end.is_some_and(|end| (row.first..end).all(|segment| self.is_taken(segment)))
+    }
+
     fn is_taken(&self, segment: u64) -> bool {
         self.bits(segment / BITS).load(Acquire) & 1 << (segment % BITS) != 0
     }
 
-    /// Takes `count` segments in a row, the lowest that are free. `None`: there is no such row.
+    /// Takes `count` segments in a row, the lowest that are free, for use at once. `None`: there is no such row.
     pub(super) fn take(&self, count: u64) -> io::Result<Option<u64>> {
+        let first = self.reserve(count)?;
+        if let Some(first) = first {
+            self.back(first, count)?;
+        }
+        Ok(first)
+    }
+
+    /// The same, without seeing to memory behind them.
+    pub(super) fn reserve(&self, count: u64) -> io::Result<Option<u64>> {
         let Some(first) = self.find(count) else { return Ok(None) };
         for segment in first..first + count {
             if segment >= PAGE_BITS {
@@ -124,7 +160,6 @@ impl Store {
             }
             self.bits(segment / BITS).fetch_or(1 << (segment % BITS), AcqRel);
         }
-        self.back(first, count)?;
         Ok(Some(first))
     }
 
@@ -156,7 +191,9 @@ impl Store {
 
     /// Gives segments back that nothing refers to any more.
     pub(super) fn give_back(&self, first: u64, end: u64) -> io::Result<()> {
-        let cold = first.max(WARM);
+        // Who sends messages that large will send others, and fresh memory costs more than the copy.
+        let warm = if end - first > WARM / 2 { MAPPED / SEGMENT } else { WARM };
+        let cold = first.max(warm);
         if cold < end {
             for segment in cold..end.min(MAPPED / SEGMENT) {
                 let word = AT_BACKED + (segment / BITS * 8) as usize;

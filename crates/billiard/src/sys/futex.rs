@@ -1,13 +1,16 @@
 //! Sleeping on a word of memory that other processes share.
 
 use std::io;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::Duration;
 
 use rustix::thread::futex;
 use rustix::time::Timespec;
 
 use super::clock::Deadline;
 use super::poll::Woken;
+use crate::failpoint;
 
 /// Sleeps while `word` holds `expected`, until it is woken or the deadline passes. Waking is a hint: look at the word again.
 ///
@@ -15,21 +18,67 @@ use super::poll::Woken;
 /// Until [`wake`], the deadline, or a signal handler. A handler that runs just before the call does not end it, so a thread
 /// that has handlers to run must not sleep here for long.
 pub fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> io::Result<Woken> {
-    let until = match deadline {
+    let until = until(deadline);
+    // Without the private flag, since the word may lie in shared memory. The bitset form takes an absolute time.
+    let any = std::num::NonZeroU32::MAX;
+    ended(futex::wait_bitset(word, futex::Flags::empty(), expected, until.as_ref(), any))
+}
+
+fn until(deadline: Deadline) -> Option<Timespec> {
+    match deadline {
         Deadline::Never => None,
         Deadline::At(at) => Some(Timespec {
             tv_sec: i64::try_from(at.0 / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: (at.0 % 1_000_000_000) as i64,
         }),
-    };
-    // Without the private flag, since the word may lie in shared memory. The bitset form takes an absolute time.
-    let any = std::num::NonZeroU32::MAX;
-    match futex::wait_bitset(word, futex::Flags::empty(), expected, until.as_ref(), any) {
+    }
+}
+
+fn ended(waited: rustix::io::Result<()>) -> io::Result<Woken> {
+    match waited {
         // The word had changed already: as good as woken.
         Ok(()) | Err(rustix::io::Errno::AGAIN) => Ok(Woken::Ready),
         Err(rustix::io::Errno::TIMEDOUT) => Ok(Woken::TimedOut),
         Err(rustix::io::Errno::INTR) => Ok(Woken::Interrupted),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the kernel lets nobody sleep on two words, whoever wants to looks at the second one this often.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Sleeps while each of two words holds what is expected of it, until either is woken or the deadline passes.
+///
+/// KERNEL: since 5.16. Before, and where a sandbox forbids it, a sleeper wakes up every 50 ms, as if it had been woken.
+///
+/// # Blocking
+/// As for [`wait`].
+pub fn wait_either(
+    one: (&AtomicU32, u32),
+    other: (&AtomicU32, u32),
+    deadline: Deadline,
+) -> io::Result<Woken> {
+    static MISSING: AtomicBool = AtomicBool::new(false);
+    // Relaxed: it only ever becomes true, and at worst is found out again.
+    if !MISSING.load(Relaxed) && !failpoint::is_denied("futex_waitv") {
+        let both = [one, other].map(|(word, expected)| {
+            let mut wait = futex::Wait::new();
+            wait.val = u64::from(expected);
+            wait.uaddr = futex::WaitPtr::new(word.as_ptr().cast());
+            wait.flags = futex::WaitFlags::SIZE_U32;
+            wait
+        });
+        let until = until(deadline);
+        let waited =
+            futex::waitv(&both, futex::WaitvFlags::empty(), until.as_ref(), rustix::time::ClockId::Monotonic);
+        match waited.map(|_| ()) {
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => MISSING.store(true, Relaxed),
+            done => return ended(done),
+        }
+    }
+    match wait(one.0, one.1, deadline.or_after(LOOK))? {
+        Woken::TimedOut if !deadline.passed() => Ok(Woken::Ready),
+        woken => Ok(woken),
     }
 }
 
