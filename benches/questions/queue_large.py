@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+
 from harness.question import Answer, Bar, Metric, Parameters, Question, main
 from harness.subject import OURS, STDLIB, Subject
 

@@ -191,7 +191,21 @@ def test_waiting_takes_as_long_as_was_asked_for(queue):
         queue.get(block=[])
 
 
-@pytest.mark.parametrize("timeout", [None, float("inf"), float("nan"), 1e300])
+def test_what_is_no_time_is_refused(queue):
+    nan = float("nan")
+    for wait in (
+        lambda: queue.get(timeout=nan),
+        lambda: queue.get_many(timeout=nan),
+        lambda: queue.put(1, timeout=nan),
+        lambda: queue.put_many([1], timeout=nan),
+        lambda: queue._reader.poll(nan),
+    ):
+        with pytest.raises(ValueError, match="not nan"):
+            wait()
+    assert queue.empty()
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf"), 1e300])
 def test_a_waiting_thread_is_woken(queue, timeout):
     timer = threading.Timer(0.05, queue.put, ["late"])
     timer.start()

@@ -12,6 +12,7 @@ mod errors;
 mod fork;
 mod functions;
 mod handles;
+mod letters;
 mod locks;
 mod pickling;
 mod process;
