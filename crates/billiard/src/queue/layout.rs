@@ -20,6 +20,8 @@ pub(super) const AT_LOANED: usize = 32;
 pub(super) const AT_LOOKED: usize = 48;
 /// The most bytes that messages may take for another one to be put.
 pub(super) const AT_MOST_BYTES: usize = 56;
+/// When memory that is not to stay was last kept for the next large message; zero for never.
+pub(super) const AT_KEPT: usize = 64;
 /// The lock of those who put.
 pub(super) const AT_PUT: usize = 128;
 /// Those who wait for a message. Under the lock of those who put.

@@ -56,7 +56,7 @@ impl Drop for Loan {
         }
         let mut back = Ok(());
         if !*self.passed_on.get_mut() {
-            back = self.store.give_back(self.row.first, self.row.first + self.row.count);
+            back = self.store.give_back_warm(self.row.first, self.row.first + self.row.count);
         }
         loans::end(&self.store.map, self.side, self.number);
         if back.is_err() {

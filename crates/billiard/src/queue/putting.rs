@@ -232,7 +232,7 @@ impl Queue {
             // In this order always: nobody takes the first lock while holding the second.
             held.beside(self.block(AT_GET), self.spin, || chain.sweep()).doing("put")??;
         }
-        Ok(())
+        chain.store.cool().doing("give memory back")
     }
 }
 

@@ -5,17 +5,21 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::Duration;
 
-use super::layout::{AT_BACKED, AT_BITMAP, DATA, MAPPED, SEGMENT, WARM};
+use super::layout::{AT_BACKED, AT_BITMAP, AT_KEPT, DATA, MAPPED, SEGMENT, WARM};
 use super::loans::Row;
 use crate::arena::Mapping;
-use crate::sys::memfd;
 use crate::sys::stream::{Piece, Room};
+use crate::sys::{memfd, now};
 
 /// Segments per word of the bitmap.
 const BITS: u64 = 64;
 /// Bits per page of the bitmap.
 const PAGE_BITS: u64 = 4096 * 8;
+
+/// How long memory is kept for the next large message.
+const KEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -191,9 +195,7 @@ impl Store {
 
     /// Gives segments back that nothing refers to any more.
     pub(super) fn give_back(&self, first: u64, end: u64) -> io::Result<()> {
-        // Who sends messages that large will send others, and fresh memory costs more than the copy.
-        let warm = if end - first > WARM / 2 { MAPPED / SEGMENT } else { WARM };
-        let cold = first.max(warm);
+        let cold = first.max(WARM);
         if cold < end {
             for segment in cold..end.min(MAPPED / SEGMENT) {
                 let word = AT_BACKED + (segment / BITS * 8) as usize;
@@ -203,6 +205,39 @@ impl Store {
         }
         for segment in first..end {
             self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Gives a row back like `give_back`, but keeps the memory of what is mapped for a while: whoever sends a large message is
+    /// likely to send another one, and fresh memory costs more than the copy. See `cool`.
+    pub(super) fn give_back_warm(&self, first: u64, end: u64) -> io::Result<()> {
+        let kept = (MAPPED / SEGMENT).clamp(first, end);
+        if kept > WARM {
+            // Relaxed: nothing hangs on when it is noticed.
+            self.map.word64(AT_KEPT).store(now().0, Relaxed);
+        }
+        for segment in first..kept {
+            self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
+        }
+        if kept < end { self.give_back(kept, end) } else { Ok(()) }
+    }
+
+    /// Gives memory back that was kept for large messages, if there has been none for a while. Under the lock of those who put.
+    #[inline]
+    pub(super) fn cool(&self) -> io::Result<()> {
+        // Relaxed: as above.
+        let kept = self.map.word64(AT_KEPT).load(Relaxed);
+        if kept == 0 || now().0.saturating_sub(kept) < KEEP.as_nanos() as u64 {
+            return Ok(());
+        }
+        self.map.word64(AT_KEPT).store(0, Relaxed);
+        for segment in WARM..MAPPED / SEGMENT {
+            let (word, bit) = (AT_BACKED + (segment / BITS * 8) as usize, 1 << (segment % BITS));
+            // Nobody takes it meanwhile. Whoever dies in the middle leaves some of it warm until there are large messages again.
+            if !self.is_taken(segment) && self.map.word64(word).load(Relaxed) & bit != 0 {
+                self.give_back(segment, segment + 1)?;
+            }
         }
         Ok(())
     }

@@ -232,38 +232,58 @@ mod interleavings {
 
     use super::*;
 
+    /// Who sleeps, and on which words; all in one place, as one sleeper may sleep on two.
     #[derive(Default)]
-    struct Sleepers {
-        asleep: u32,
-        woken: u32,
+    struct Kernel {
+        beds: Mutex<Beds>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct Beds {
+        next: u32,
+        /// Each sleeper with the words that it sleeps on.
+        asleep: Vec<(u32, [usize; 2])>,
     }
 
     /// A word to sleep on, as the kernel has it.
     #[derive(Default)]
     struct Word32 {
         word: AtomicU32,
-        sleepers: Mutex<Sleepers>,
-        changed: Condvar,
+        kernel: Arc<Kernel>,
     }
 
     impl Word32 {
-        fn wake(&self, most: u32) {
-            let mut sleepers = self.sleepers.lock().unwrap();
-            sleepers.woken += most.min(sleepers.asleep - sleepers.woken);
-            self.changed.notify_all();
+        fn on(kernel: &Arc<Kernel>) -> Arc<Self> {
+            Arc::new(Self { word: AtomicU32::new(0), kernel: Arc::clone(kernel) })
         }
 
-        fn sleep(&self, expected: u32) {
-            let mut sleepers = self.sleepers.lock().unwrap();
-            if self.word.load(Acquire) != expected {
+        fn name(&self) -> usize {
+            std::ptr::from_ref(self) as usize
+        }
+
+        fn wake(&self, most: u32) {
+            let mut beds = self.kernel.beds.lock().unwrap();
+            for _ in 0..most {
+                let Some(at) = beds.asleep.iter().position(|(_, words)| words.contains(&self.name())) else {
+                    break;
+                };
+                beds.asleep.remove(at);
+            }
+            self.kernel.changed.notify_all();
+        }
+
+        fn sleep(&self, expected: u32, other: &Self, expected_there: u32) {
+            let mut beds = self.kernel.beds.lock().unwrap();
+            if self.word.load(Acquire) != expected || other.word.load(Acquire) != expected_there {
                 return;
             }
-            sleepers.asleep += 1;
-            while sleepers.woken == 0 {
-                sleepers = self.changed.wait(sleepers).unwrap();
+            let number = beds.next;
+            beds.next += 1;
+            beds.asleep.push((number, [self.name(), other.name()]));
+            while beds.asleep.iter().any(|(asleep, _)| *asleep == number) {
+                beds = self.kernel.changed.wait(beds).unwrap();
             }
-            sleepers.asleep -= 1;
-            sleepers.woken -= 1;
         }
     }
 
@@ -294,7 +314,18 @@ mod interleavings {
         fn restore(_: u32, (): ()) {}
 
         fn sleep(&self, expected: u32, _: Deadline) -> io::Result<Woken> {
-            self.word.sleep(expected);
+            self.word.sleep(expected, &self.word, expected);
+            Ok(Woken::Ready)
+        }
+
+        fn sleep_beside(
+            &self,
+            expected: u32,
+            other: &Self,
+            expected_there: u32,
+            _: Deadline,
+        ) -> io::Result<Woken> {
+            self.word.sleep(expected, &other.word, expected_there);
             if self.doomed {
                 // What the kernel does for the word that was announced.
                 if self.word.word.load(Acquire) == 0 {
@@ -311,10 +342,10 @@ mod interleavings {
     }
 
     /// A queue of nothing but numbers: how many were put and how many were got.
-    #[derive(Default)]
     struct Shared {
         put_lock: Arc<Word32>,
-        messages: Arc<Word32>,
+        bed: Arc<Word32>,
+        duty: Arc<Word32>,
         sleepers: AtomicU32,
         put: AtomicU32,
         got: AtomicU32,
@@ -322,7 +353,11 @@ mod interleavings {
 
     impl Shared {
         fn new() -> Arc<Self> {
-            Arc::new(Self::default())
+            let kernel = Arc::new(Kernel::default());
+            let word = || Word32::on(&kernel);
+            let zero = || AtomicU32::new(0);
+            let [put_lock, bed, duty] = [word(), word(), word()];
+            Arc::new(Self { put_lock, bed, duty, sleepers: zero(), put: zero(), got: zero() })
         }
 
         fn spot(word: &Arc<Word32>, doomed: bool) -> Fake {
@@ -330,9 +365,10 @@ mod interleavings {
         }
 
         fn put(&self, me: u32) {
-            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, false));
+            let [guard, bed, duty] =
+                [&self.put_lock, &self.bed, &self.duty].map(|word| Self::spot(word, false));
             let held = lock(&guard, me, false).unwrap();
-            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            let watch = Watch { bed: &bed, duty: &duty, sleepers: &self.sleepers };
             publish(&held, &[watch], 1, || self.put.store(self.put.load(Relaxed) + 1, Release));
         }
 
@@ -347,8 +383,9 @@ mod interleavings {
 
         /// As `Queue::get` does it. A doomed one ends when it is woken, if it ever sleeps.
         fn get(&self, me: u32, doomed: bool) -> bool {
-            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, doomed));
-            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            let (guard, bed) = (Self::spot(&self.put_lock, false), Self::spot(&self.bed, doomed));
+            let owned = Self::spot(&self.duty, false);
+            let watch = Watch { bed: &bed, duty: &owned, sleepers: &self.sleepers };
             let mut duty = None;
             loop {
                 let got = self.take();
