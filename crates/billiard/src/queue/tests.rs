@@ -75,7 +75,7 @@ fn memory_beyond_what_stays_warm_goes_back_to_the_system() {
     assert_eq!(queue.get(1000, &mut messages, NOW).unwrap(), Got::Some(100));
     // Large messages may have others on their heels.
     assert!(used() < 18 << 20, "{} bytes are left", used());
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    readable(&[], Deadline::from_seconds(Some(1.1)), None).unwrap();
     queue.put(&[b"small"], NOW).unwrap();
     assert!(used() < 6 << 20, "{} bytes are left", used());
 }
