@@ -58,6 +58,7 @@ ORDER = (
     "semaphores",
     "deaths",
     "queue_throughput",
+    "queue_large",
     "queue_roundtrip",
     "idle",
     "pending",

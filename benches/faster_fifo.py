@@ -3,7 +3,8 @@
     python -m venv /somewhere && /somewhere/bin/pip install faster-fifo
     benches/faster_fifo.py --peer /somewhere/bin/python
 
-The two take turns, each measurement in a process of its own. The bar: ahead on every row.
+Either holds as many bytes as the other. The two take turns, each measurement in a process of its own.
+The bar: ahead on every row.
 """
 
 from __future__ import annotations

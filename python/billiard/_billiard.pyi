@@ -791,15 +791,24 @@ class MessageQueue:
         """
         Wait until every object that was put was reported as done.
         """
-    def _make(self, /, most: SupportsIndex) -> None:
+    def _make(self, /, most: SupportsIndex, most_bytes: SupportsIndex | None) -> None:
         """
         Make the queue itself.
 
         Args:
             most: How many messages it holds.
+            most_bytes: How many bytes they may take for another one to be put; None for any number.
 
         Raises:
             OSError: No memory or descriptor is left.
+        """
+    def _pickle_by(self, /, pickler: Any, short: bool) -> None:
+        """
+        Have objects pickled in another way than is usual, from the start.
+
+        Args:
+            pickler: A class of picklers.
+            short: Whether what is simple may be sent without them.
         """
     def _take(self, /, memory: SupportsIndex, bell: SupportsIndex) -> None:
         """
@@ -853,7 +862,7 @@ class MessageQueue:
         Raises:
             queue.Empty: There was none.
             EOFError: There will be none, with `eof`.
-            ValueError: The queue is closed.
+            ValueError: The queue is closed, or the timeout is nan.
             Exception: What unpickling raises. The object is gone from the queue.
         """
     def get_many(self, /, most: SupportsIndex | None = None, block: "bool" = ..., timeout: SupportsFloat | SupportsIndex | None = None, *, eof: "bool" = ...) -> "list[object]":
@@ -872,7 +881,7 @@ class MessageQueue:
         Raises:
             queue.Empty: There was none.
             EOFError: There will be none, with `eof`.
-            ValueError: The queue is closed, or `most` is less than 1.
+            ValueError: The queue is closed, the timeout is nan, or `most` is less than 1.
             Exception: What unpickling raises. All of them are gone from the queue.
         """
     def get_nowait(self, /) -> Any:
@@ -895,7 +904,7 @@ class MessageQueue:
 
         Raises:
             queue.Full: There was no room.
-            ValueError: The queue is closed.
+            ValueError: The queue is closed, or the timeout is nan.
             OSError: There is no memory left.
             Exception: What pickling raises, unless `_on_queue_feeder_error` does something else with it.
         """
@@ -912,7 +921,7 @@ class MessageQueue:
 
         Raises:
             queue.Full: There was no room for all of them. Its only argument is how many were put.
-            ValueError: The queue is closed.
+            ValueError: The queue is closed, or the timeout is nan.
             OSError: There is no memory left.
         """
     def put_nowait(self, /, obj: Any) -> None:

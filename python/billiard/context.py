@@ -229,17 +229,17 @@ class BaseContext:
         """Have the package's picklers know connections. They do as soon as there are any."""
         from . import connection  # noqa: F401
 
-    def Queue(self, maxsize: int = 0) -> QueueType:
-        """Return a queue; `billiard.queues.Queue` describes it."""
+    def Queue(self, maxsize: int = 0, *, maxbytes: int | None = None) -> QueueType:
+        """Return a queue; `billiard.queues.Queue` describes it and the arguments."""
         from .queues import Queue
 
-        return Queue(maxsize, ctx=self.get_context())
+        return Queue(maxsize, ctx=self.get_context(), maxbytes=maxbytes)
 
-    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueueType:
+    def JoinableQueue(self, maxsize: int = 0, *, maxbytes: int | None = None) -> JoinableQueueType:
         """Return a queue that knows what is done; `billiard.queues.JoinableQueue` describes it."""
         from .queues import JoinableQueue
 
-        return JoinableQueue(maxsize, ctx=self.get_context())
+        return JoinableQueue(maxsize, ctx=self.get_context(), maxbytes=maxbytes)
 
     def SimpleQueue(self) -> SimpleQueueType:
         """Return a queue that is a pipe; `billiard.queues.SimpleQueue` describes it."""

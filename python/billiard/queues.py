@@ -7,15 +7,21 @@ with the framing of connections, for those who wait on descriptors.
 
 from __future__ import annotations
 
+import io
 import os
+from collections import deque
 from queue import Empty, Full  # noqa: F401 - others import them from here
 
 from . import _billiard, context, reduction
+from ._serializers import pickler_for, refused_by
+from ._timeouts import refuse_nan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from ._serializers import Serializer
     from .context import BaseContext
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -24,6 +30,8 @@ _ForkingPickler = reduction.ForkingPickler
 
 #: As many objects as a queue holds that nobody has limited.
 _UNLIMITED = 2**31 - 1
+#: More than there can be.
+_MOST_BYTES = 2**62
 
 
 class _Readable:
@@ -41,9 +49,13 @@ class _Readable:
 
         Args:
             timeout: Seconds to wait; ``None`` for as long as it takes, 0 and less not at all.
+
+        Raises:
+            ValueError: The timeout is nan.
         """
         import select
 
+        refuse_nan(timeout)
         if not self._queue.empty() or (timeout is not None and timeout <= 0):
             return not self._queue.empty()
         return bool(select.select([self.fileno()], [], [], timeout)[0])
@@ -60,11 +72,15 @@ class Queue(_billiard.MessageQueue):
 
     Args:
         maxsize: How many objects it holds; 0 and less for as many as there is memory for.
-        ctx: The context that it belongs to.
+        ctx: The context that it belongs to, whose serializer it uses.
+        maxbytes: Nothing more is put while what is in the queue takes so many bytes: each object as many as
+            its pickle has, and up to 15 for the queue itself. So the queue never takes more memory than that
+            and its last object. ``None``, the default, for no bound.
 
     Raises:
         OSError: No memory or descriptor is left.
         TypeError: There is no ``ctx``; use the ``Queue`` of a context.
+        ValueError: ``maxbytes`` is less than 1.
 
     Source: billiard 4.2.1 ``Queue``. Different here: there is no thread that pickles later; what cannot be
     pickled raises in ``put``; nothing that was put is lost when its process ends or closes the queue.
@@ -76,24 +92,47 @@ class Queue(_billiard.MessageQueue):
     def __init__(self, maxsize: int = 0, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         if "ctx" not in kwargs:
             raise TypeError(f"missing 1 required keyword-only argument: 'ctx' of {type(self).__name__}")
+        maxbytes = kwargs.get("maxbytes")
+        if maxbytes is not None and maxbytes < 1:
+            raise ValueError(f"maxbytes must be at least 1 or None, not {maxbytes!r}")
         self._maxsize = min(maxsize, _UNLIMITED) if maxsize > 0 else _UNLIMITED
         self._opid = os.getpid()
         self._joincancelled = False
-        self._make(self._maxsize)
+        self._make(self._maxsize, None if maxbytes is None else min(maxbytes, _MOST_BYTES))
+        self._send_by(getattr(kwargs["ctx"], "_serializer", None))
 
     def __getstate__(self) -> tuple[Any, ...]:
         context.assert_spawning(self)
-        memory, bell = self._descriptors()
-        return self._ignore_epipe, self._maxsize, reduction.DupFd(memory), reduction.DupFd(bell), self._opid
+        memory, bell = map(reduction.DupFd, self._descriptors())
+        return self._ignore_epipe, self._maxsize, memory, bell, self._opid, self._serializer
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._ignore_epipe, self._maxsize, memory, bell, self._opid = state
+        self._ignore_epipe, self._maxsize, memory, bell, self._opid, serializer = state
         self._joincancelled = False
         self._take(memory.detach(), bell.detach())
+        self._send_by(serializer)
+
+    def _send_by(self, serializer: Serializer) -> None:
+        self._serializer = serializer
+        if serializer is not None and serializer != "pickle":
+            # A pair of functions of the program's own is to see every object.
+            self._pickle_by(pickler_for(serializer), isinstance(serializer, str))
+
+    #: COMPAT: of the thread that the original has; there is none.
+    _thread = _jointhread = None
 
     @property
     def _reader(self) -> _Readable:
         return _Readable(self)
+
+    @property
+    def _poll(self) -> Callable[[float | None], bool]:
+        return self._reader.poll
+
+    @property
+    def _buffer(self) -> deque[Any]:
+        """COMPAT: what was put and is not in the queue yet, which is nothing."""
+        return deque()
 
     def close(self) -> None:
         """Note that this process will not use the queue any more. What it has put stays in the queue.
@@ -135,6 +174,7 @@ class JoinableQueue(Queue):
     Args:
         maxsize: How many objects it holds; 0 and less for as many as there is memory for.
         ctx: The context that it belongs to.
+        maxbytes: As for `Queue`.
 
     Source: billiard 4.2.1 ``JoinableQueue``. Different here: ``task_done`` and ``join`` do not depend on the
     life of those who call them either.
@@ -151,14 +191,14 @@ class _SimpleQueue:
     Args:
         rnonblock: True for an end to read from that raises `BlockingIOError` rather than waits.
         wnonblock: The same for the end to write to.
-        ctx: The context that it belongs to. It makes no difference.
+        ctx: The context that it belongs to, whose serializer it uses.
     """
 
     def __init__(
         self,
         rnonblock: bool = False,
         wnonblock: bool = False,
-        ctx: BaseContext | None = None,  # noqa: ARG002
+        ctx: BaseContext | None = None,
     ) -> None:
         from .connection import Pipe
 
@@ -167,6 +207,7 @@ class _SimpleQueue:
         self._reader, self._writer = Pipe(duplex=False, rnonblock=rnonblock, wnonblock=wnonblock)
         self._rlock: Any = None
         self._wlock: Any = None
+        self._serializer: Serializer = getattr(ctx, "_serializer", None)
 
     @property
     def _poll(self) -> Any:
@@ -178,10 +219,12 @@ class _SimpleQueue:
 
     def __getstate__(self) -> tuple[Any, ...]:
         context.assert_spawning(self)
-        return self._reader, self._writer, self._rlock, self._wlock
+        state = (self._reader, self._writer, self._rlock, self._wlock)
+        return state if self._serializer is None else (*state, self._serializer)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._reader, self._writer, self._rlock, self._wlock = state
+        self._reader, self._writer, self._rlock, self._wlock, *serializer = state
+        self._serializer = serializer[0] if serializer else None
 
     def get_payload(self) -> bytes:
         """Get the bytes of one message.
@@ -216,7 +259,17 @@ class _SimpleQueue:
         Args:
             obj: Anything that can be pickled; what pickling raises is raised, and nothing is put.
         """
-        self.send_payload(_ForkingPickler.dumps(obj))
+        self.send_payload(self._pickled(obj))
+
+    def _pickled(self, obj: Any) -> Any:
+        if self._serializer is None or self._serializer == "pickle":
+            return _ForkingPickler.dumps(obj)
+        pickled = io.BytesIO()
+        try:
+            pickler_for(self._serializer)(pickled, None).dump(obj)
+        except Exception as error:
+            raise refused_by(error)[0] from None
+        return pickled.getbuffer()
 
     def close(self) -> None:
         """Close both ends in this process; any other use is an `AttributeError` from then on."""

@@ -191,7 +191,21 @@ def test_waiting_takes_as_long_as_was_asked_for(queue):
         queue.get(block=[])
 
 
-@pytest.mark.parametrize("timeout", [None, float("inf"), float("nan"), 1e300])
+def test_what_is_no_time_is_refused(queue):
+    nan = float("nan")
+    for wait in (
+        lambda: queue.get(timeout=nan),
+        lambda: queue.get_many(timeout=nan),
+        lambda: queue.put(1, timeout=nan),
+        lambda: queue.put_many([1], timeout=nan),
+        lambda: queue._reader.poll(nan),
+    ):
+        with pytest.raises(ValueError, match="not nan"):
+            wait()
+    assert queue.empty()
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf"), 1e300])
 def test_a_waiting_thread_is_woken(queue, timeout):
     timer = threading.Timer(0.05, queue.put, ["late"])
     timer.start()
@@ -208,6 +222,82 @@ def test_a_thread_that_waits_for_room_is_woken():
     queue.put(2)
     timer.join()
     assert queue.get() == 2
+
+
+@pytest.mark.usefixtures("leak_census")
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
+def test_a_bound_in_bytes_is_full_at_its_bound(kind):
+    queue = getattr(billiard, kind)(maxbytes=1000)
+    while not queue.full():
+        queue.put_nowait(b"x" * 90)
+    assert 1000 / 120 <= queue.qsize() <= 1000 / 90
+    for put in (lambda: queue.put_nowait(1), lambda: queue.put(bytes(100_000), timeout=0.01)):
+        with pytest.raises(Full):
+            put()
+    timer = threading.Timer(0.05, queue.get)
+    timer.start()
+    queue.put(bytes(100_000), timeout=30)
+    timer.join()
+    assert queue.full()
+    assert len(queue.get_many()[-1]) == 100_000
+    with pytest.raises(ValueError, match="maxbytes"):
+        billiard.Queue(maxbytes=0)
+
+
+def test_a_child_keeps_the_bound_in_bytes(ctx, start):
+    queue = ctx.Queue(maxbytes=5000)
+    child = start(queuework.put_all, queue, [bytes(1000)] * 20)
+    for _ in range(20):
+        assert queue.get(timeout=30) == bytes(1000)
+        assert queue.qsize() <= 5
+    child.join(30)
+    assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue", "SimpleQueue"])
+def test_the_serializer_of_the_context_is_used(kind, start):
+    context = billiard.get_context("spawn", serializer=(queuework.dumps, queuework.loads))
+    questions, answers = getattr(context, kind)(), getattr(context, kind)()
+    start(queuework.echo, questions, answers)
+    for obj in (1, (1, 2), "text", b"x" * 100_000):
+        questions.put(obj)
+        assert answers.get() == obj
+    with pytest.raises(KeyError, match="refused"):
+        questions.put({"refused": 1})
+    questions.put(None)
+
+
+def test_large_objects_of_every_kind_arrive_whole(ctx, start):
+    questions, answers = ctx.Queue(2), ctx.Queue()
+    start(queuework.echo, questions, answers)
+    big = bytes(range(256)) * 400
+    objects = [
+        big,
+        bytearray(big),
+        [big, 1],
+        "ä" * 100_000,
+        np.arange(20_000),
+        np.frombuffer(big, "u1"),
+        (big,) * 3,
+    ]
+    for obj in objects:
+        questions.put(obj)
+        got = answers.get(timeout=30)
+        assert type(got) is type(obj)
+        assert np.array_equal(got, obj) if isinstance(obj, np.ndarray) else got == obj
+    questions.put_many([big] * 5)
+    got = [answers.get(timeout=30) for _ in range(5)]
+    assert got == [big] * 5
+    questions.put(None)
+
+
+def test_what_belonged_to_the_thread_tells_that_there_is_none(queue):
+    queue.put(1)
+    assert not queue._buffer
+    assert queue._thread is queue._jointhread is None
+    assert queue._poll(0.0)
+    for name in ("_feed", "_notempty", "_writer", "_rlock", "_wlock", "_sem", "_send_bytes", "_recv_bytes"):
+        assert not hasattr(queue, name)
 
 
 @pytest.mark.usefixtures("leak_census")

@@ -11,7 +11,7 @@ use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 
 /// From this size on, other threads may run while bytes are copied.
 const DETACH: usize = 256 * 1024;
@@ -127,6 +127,28 @@ impl Blank {
     pub(crate) fn finish(self, py: Python<'_>) -> Bound<'_, PyBytes> {
         self.bytes.into_bound(py)
     }
+}
+
+/// A bytearray with memory that says nothing yet; nobody else has it.
+pub(crate) fn blank_array(py: Python<'_>, len: usize) -> PyResult<Bound<'_, PyByteArray>> {
+    let size = isize::try_from(len).map_err(|_| pyo3::exceptions::PyMemoryError::new_err(()))?;
+    // SAFETY: attached; without a source the memory is not initialised, and nobody reads it before it is.
+    let object = unsafe { ffi::PyByteArray_FromStringAndSize(std::ptr::null(), size) };
+    // SAFETY: a new reference, or null with an exception set.
+    let object = unsafe { Bound::from_owned_ptr_or_err(py, object) }?;
+    Ok(object.cast_into::<PyByteArray>()?)
+}
+
+/// All of a bytearray that nobody else has.
+pub(crate) fn array_room<'a>(array: &'a Bound<'_, PyByteArray>) -> Room<'a> {
+    // SAFETY: its memory stays where it is as long as nobody changes its length, and nobody else has it.
+    unsafe { Room::at(array.data(), array.len()) }
+}
+
+/// The bytes of a buffer that is kept in one piece.
+pub(crate) fn piece_of(buffer: &PyUntypedBuffer) -> Piece<'_> {
+    // SAFETY: one piece of so many bytes, kept where it is by the export.
+    unsafe { Piece::at(buffer.buf_ptr().cast::<u8>().cast_const(), buffer.len_bytes()) }
 }
 
 /// The bytes of a buffer that somebody else has, to be sent.

@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use billiard::arena::Lease;
 use billiard::pool::Message;
+use billiard::queue::QueueError;
+use billiard::sys::stream::Piece;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::buffers::{SharedView, copy_from_buffer};
+use crate::errors::IntoPyErr;
 use crate::python;
 
 const NONE: u8 = b'N';
@@ -25,17 +28,17 @@ const FLOAT: u8 = b'f';
 const STR: u8 = b's';
 const BYTES: u8 = b'y';
 const TUPLE: u8 = b'(';
-const PICKLE: u8 = b'P';
-const BUFFERS: u8 = b'B';
+pub(crate) const PICKLE: u8 = b'P';
+pub(crate) const BUFFERS: u8 = b'B';
 
 const DEEPEST: u8 = 4;
 /// Longer strings and bytes gain nothing from the short form.
 const LONGEST: usize = 4096;
 /// Buffers from this size on travel beside the pickle.
 const BESIDE: usize = 32 * 1024;
-const ALIGN: usize = 64;
+pub(crate) const ALIGN: usize = 64;
 /// Bytes before the table of buffers: tag, number of buffers, length of the pickle.
-const BESIDE_HEAD: usize = 13;
+pub(crate) const BESIDE_HEAD: usize = 13;
 
 /// Appends the short form of `value`. False: it has none, and `out` is as it was.
 pub(crate) fn put_short(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
@@ -97,7 +100,7 @@ pub(crate) struct Reader<'a> {
     at: usize,
 }
 
-fn torn() -> PyErr {
+pub(crate) fn torn() -> PyErr {
     PyValueError::new_err("a message of the pool is malformed")
 }
 
@@ -314,6 +317,32 @@ impl Pickled {
         });
         let starts = starts.collect();
         Layout { head, starts, len }
+    }
+
+    /// How many bytes it will be.
+    pub(crate) fn len(&self) -> usize {
+        if self.has_buffers() { self.layout().len } else { self.bytes.len() }
+    }
+
+    /// Has `write` called with each part and its place.
+    pub(crate) fn write_parts(
+        &self,
+        py: Python<'_>,
+        write: impl Fn(usize, Piece<'_>) -> Result<(), QueueError> + Sync,
+    ) -> PyResult<()> {
+        let layout;
+        let mut parts = Vec::new();
+        if self.has_buffers() {
+            layout = self.layout();
+            parts.push((0, Piece::of(&layout.head)));
+            parts.push((layout.head.len(), Piece::of(self.pickle())));
+            let buffers = self.buffers.iter().map(crate::buffers::piece_of);
+            parts.extend(layout.starts.iter().copied().zip(buffers));
+        } else {
+            parts.push((0, Piece::of(&self.bytes)));
+        }
+        py.detach(|| parts.into_iter().try_for_each(|(at, piece)| write(at, piece)))
+            .map_err(IntoPyErr::into_py_err)
     }
 
     /// Everything as one piece.

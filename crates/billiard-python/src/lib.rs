@@ -14,6 +14,7 @@ mod fork;
 mod functions;
 mod handles;
 mod holding;
+mod letters;
 mod locks;
 mod pickling;
 mod process;

@@ -5,25 +5,22 @@ use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
-use billiard::queue::{Got, Messages, Put, Queue, Writers};
+use billiard::queue::{AsLetter, Got, Message as Received, Messages, Put, Queue, Writers};
 use billiard::sys::descriptor::claim;
-use billiard::sys::{Deadline, Moment};
+use billiard::sys::Deadline;
 use pyo3::exceptions::{PyEOFError, PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyList;
 
-use crate::codec::{self, Encoder};
 use crate::errors::IntoPyErr;
+use crate::letters::{self, Encoded, LARGE, Message, Pickling};
 use crate::python;
-use crate::wait::{Blocking, Wait};
+use crate::wait::{self, Blocking, Wait};
 
-/// From this size on, other threads may run while bytes are copied.
-const DETACH: usize = 64 * 1024;
 /// How often somebody who wants to know it looks whether anybody is left who puts, in seconds.
 const LOOK: f64 = 0.1;
 
-const NOW: Deadline = Deadline::At(Moment(0));
 
 thread_local! {
     // Whoever finds it gone, because unpickling has led to another get, makes its own.
@@ -43,13 +40,14 @@ impl<'py> FromPyObject<'_, 'py> for Truth {
     }
 }
 
-fn deadline(block: Truth, timeout: Option<f64>) -> Deadline {
-    if block.0 { Deadline::from_seconds(timeout) } else { NOW }
+fn deadline(block: Truth, timeout: Option<f64>) -> PyResult<Deadline> {
+    let deadline = wait::deadline(timeout)?;
+    Ok(if block.0 { deadline } else { Deadline::AT_ONCE })
 }
 
-fn encoder(py: Python<'_>) -> PyResult<&'static Encoder> {
-    static ENCODER: PyOnceLock<Encoder> = PyOnceLock::new();
-    ENCODER.get_or_try_init(py, || Encoder::new(python::forking_pickler(py)?.clone()))
+fn usual_pickling(py: Python<'_>) -> PyResult<&'static Pickling> {
+    static PICKLING: PyOnceLock<Pickling> = PyOnceLock::new();
+    PICKLING.get_or_try_init(py, || Pickling::new(python::forking_pickler(py)?.clone(), true))
 }
 
 /// What the queues of the package are: put, get and what goes with them.
@@ -58,9 +56,15 @@ fn encoder(py: Python<'_>) -> PyResult<&'static Encoder> {
 pub(crate) struct MessageQueue {
     // Filled once, by whoever makes the object, before anybody else has it.
     queue: OnceLock<Queue>,
+    /// Of a context that has its own.
+    pickling: OnceLock<Pickling>,
 }
 
 impl MessageQueue {
+    fn pickling(&self, py: Python<'_>) -> PyResult<&Pickling> {
+        self.pickling.get().map_or_else(|| usual_pickling(py), Ok)
+    }
+
     fn queue(&self) -> PyResult<&Queue> {
         self.queue.get().ok_or_else(|| PyRuntimeError::new_err("the queue's __init__() was not called"))
     }
@@ -85,17 +89,18 @@ fn queue_error(py: Python<'_>, full: bool) -> PyErr {
     }
 }
 
-/// The bytes of an object. `None`: it cannot be pickled, and the queue's own method has seen to it.
-fn encode(slf: &Bound<'_, MessageQueue>, object: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8>>> {
+/// An object as it is sent. `None`: it cannot be pickled, and the queue's own method has seen to it.
+fn encode<'py>(slf: &Bound<'_, MessageQueue>, object: &Bound<'py, PyAny>) -> PyResult<Option<Encoded<'py>>> {
     let py = object.py();
+    let pickling = slf.get().pickling(py)?;
     let mut bytes = BYTES.take();
     bytes.clear();
-    if codec::put_short(object, &mut bytes) {
-        return Ok(Some(bytes));
+    if pickling.put_short(object, &mut bytes) {
+        return Ok(Some(Encoded::Bytes(bytes)));
     }
     BYTES.set(bytes);
-    match encoder(py)?.pickle(object, &[]).and_then(|pickled| pickled.into_bytes(py)) {
-        Ok(bytes) => Ok(Some(bytes)),
+    match pickling.encode(object) {
+        Ok(encoded) => Ok(Some(encoded)),
         Err(error) if error.is_instance_of::<PyException>(py) => {
             let hook = pyo3::intern!(py, "_on_queue_feeder_error");
             slf.call_method1(hook, (error.into_value(py), object))?;
@@ -106,8 +111,13 @@ fn encode(slf: &Bound<'_, MessageQueue>, object: &Bound<'_, PyAny>) -> PyResult<
 }
 
 /// Puts all messages, and waits for room as long as it takes until the deadline. How many were put.
-fn put_all(py: Python<'_>, queue: &Queue, messages: &[Vec<u8>], deadline: Deadline) -> PyResult<usize> {
-    let large = messages.iter().map(Vec::len).sum::<usize>() >= DETACH;
+fn put_all(
+    py: Python<'_>,
+    queue: &Queue,
+    messages: &[impl AsLetter + Sync],
+    deadline: Deadline,
+) -> PyResult<usize> {
+    let large = messages.iter().map(|message| message.as_letter().len()).sum::<usize>() >= LARGE;
     let mut done = 0;
     if !large {
         done = queue.try_put(messages).map_err(IntoPyErr::into_py_err)?.unwrap_or(0);
@@ -126,6 +136,13 @@ fn put_all(py: Python<'_>, queue: &Queue, messages: &[Vec<u8>], deadline: Deadli
         }
     }
     Ok(done)
+}
+
+fn read<'py>(py: Python<'py>, received: Received<'_>) -> PyResult<Bound<'py, PyAny>> {
+    match received {
+        Received::Bytes(bytes) => letters::read_bytes(py, bytes),
+        Received::Parcel(parcel) => letters::read_parcel(py, parcel),
+    }
 }
 
 /// Gets up to `most` messages into `into`. Whether there were any.
@@ -148,9 +165,9 @@ fn get_some(
         };
         // Asked before the queue is: whoever is gone has put before.
         let nobody = eof && queue.writers() == Writers::Gone;
-        let until = if nobody { NOW } else { until };
+        let until = if nobody { Deadline::AT_ONCE } else { until };
         let got = py.wait_on_word(|| {
-            queue.get(most, into, until).map(|got| match got {
+            queue.take(most, into, until).map(|got| match got {
                 Got::Some(_) => Wait::Ready(()),
                 Got::Empty => Wait::TimedOut,
                 Got::Interrupted => Wait::Interrupted,
@@ -182,11 +199,22 @@ impl MessageQueue {
     ///
     /// Args:
     ///     most: How many messages it holds.
+    ///     most_bytes: How many bytes they may take for another one to be put; None for any number.
     ///
     /// Raises:
     ///     OSError: No memory or descriptor is left.
-    fn _make(&self, most: u32) -> PyResult<()> {
-        self.fill(Queue::new(Some(most)).map_err(IntoPyErr::into_py_err)?)
+    fn _make(&self, most: u32, most_bytes: Option<u64>) -> PyResult<()> {
+        self.fill(Queue::bounded(Some(most), most_bytes).map_err(IntoPyErr::into_py_err)?)
+    }
+
+    /// Have objects pickled in another way than is usual, from the start.
+    ///
+    /// Args:
+    ///     pickler: A class of picklers.
+    ///     short: Whether what is simple may be sent without them.
+    fn _pickle_by(&self, pickler: Bound<'_, PyAny>, short: bool) -> PyResult<()> {
+        let pickling = Pickling::new(pickler, short)?;
+        self.pickling.set(pickling).map_err(|_| PyRuntimeError::new_err("the queue has its pickler already"))
     }
 
     /// Take over the queue that another process has made.
@@ -221,7 +249,7 @@ impl MessageQueue {
     ///
     /// Raises:
     ///     queue.Full: There was no room.
-    ///     ValueError: The queue is closed.
+    ///     ValueError: The queue is closed, or the timeout is nan.
     ///     OSError: There is no memory left.
     ///     Exception: What pickling raises, unless `_on_queue_feeder_error` does something else with it.
     #[pyo3(
@@ -235,12 +263,17 @@ impl MessageQueue {
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let (py, queue) = (slf.py(), open_queue(slf)?);
-        let deadline = deadline(block, timeout);
-        let Some(bytes) = encode(slf, obj)? else { return Ok(()) };
-        let messages = [bytes];
+        let deadline = deadline(block, timeout)?;
+        let Some(encoded) = encode(slf, obj)? else { return Ok(()) };
+        let Some(message) = encoded.into_message(py, queue, deadline)? else {
+            return Err(queue_error(py, true));
+        };
+        let messages = [message];
         let put = put_all(py, queue, &messages, deadline);
-        let [bytes] = messages;
-        if bytes.capacity() <= DETACH {
+        let [message] = messages;
+        if let Message::Bytes(bytes) = message
+            && bytes.capacity() <= LARGE
+        {
             BYTES.set(bytes);
         }
         if put? == 1 { Ok(()) } else { Err(queue_error(py, true)) }
@@ -265,7 +298,7 @@ impl MessageQueue {
     ///
     /// Raises:
     ///     queue.Full: There was no room for all of them. Its only argument is how many were put.
-    ///     ValueError: The queue is closed.
+    ///     ValueError: The queue is closed, or the timeout is nan.
     ///     OSError: There is no memory left.
     #[pyo3(
         signature = (objs, block: "bool" = Truth(true), timeout = None),
@@ -278,10 +311,12 @@ impl MessageQueue {
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let (py, queue) = (slf.py(), open_queue(slf)?);
-        let deadline = deadline(block, timeout);
+        let deadline = deadline(block, timeout)?;
         let mut messages = Vec::new();
         for object in objs.try_iter()? {
-            messages.extend(encode(slf, &object?)?);
+            if let Some(encoded) = encode(slf, &object?)? {
+                messages.push(encoded.into_bytes(py)?);
+            }
         }
         let put = put_all(py, queue, &messages, deadline)?;
         if put == messages.len() {
@@ -302,7 +337,7 @@ impl MessageQueue {
     /// Raises:
     ///     queue.Empty: There was none.
     ///     EOFError: There will be none, with `eof`.
-    ///     ValueError: The queue is closed.
+    ///     ValueError: The queue is closed, or the timeout is nan.
     ///     Exception: What unpickling raises. The object is gone from the queue.
     #[pyo3(
         signature = (block: "bool" = Truth(true), timeout = None, *, eof: "bool" = Truth(false)),
@@ -315,10 +350,13 @@ impl MessageQueue {
         eof: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, queue) = (slf.py(), open_queue(slf)?);
-        let deadline = deadline(block, timeout);
+        let deadline = deadline(block, timeout)?;
         let mut messages = MESSAGES.take().unwrap_or_default();
         let got = get_some(py, queue, 1, &mut messages, deadline, eof.0)?;
-        let object = if got { codec::read_bytes(py, &messages.bytes) } else { Err(queue_error(py, false)) };
+        let object = match messages.each().next().filter(|_| got) {
+            Some(received) => read(py, received),
+            None => Err(queue_error(py, false)),
+        };
         messages.clear();
         MESSAGES.set(Some(messages));
         object
@@ -346,7 +384,7 @@ impl MessageQueue {
     /// Raises:
     ///     queue.Empty: There was none.
     ///     EOFError: There will be none, with `eof`.
-    ///     ValueError: The queue is closed, or `most` is less than 1.
+    ///     ValueError: The queue is closed, the timeout is nan, or `most` is less than 1.
     ///     Exception: What unpickling raises. All of them are gone from the queue.
     #[pyo3(
         signature = (most = None, block: "bool" = Truth(true), timeout = None, *, eof: "bool" = Truth(false)) -> "list[object]",
@@ -365,13 +403,13 @@ impl MessageQueue {
             Some(most) if most > 0 => most.cast_unsigned(),
             Some(most) => return Err(PyValueError::new_err(format!("most must be at least 1, not {most}"))),
         };
-        let deadline = deadline(block, timeout);
+        let deadline = deadline(block, timeout)?;
         let mut messages = MESSAGES.take().unwrap_or_default();
         if !get_some(py, queue, most, &mut messages, deadline, eof.0)? {
             MESSAGES.set(Some(messages));
             return Err(queue_error(py, false));
         }
-        let objects = messages.iter().map(|bytes| codec::read_bytes(py, bytes)).collect::<PyResult<Vec<_>>>();
+        let objects = messages.each().map(|received| read(py, received)).collect::<PyResult<Vec<_>>>();
         let list = objects.and_then(|objects| PyList::new(py, objects));
         messages.clear();
         MESSAGES.set(Some(messages));

@@ -24,14 +24,18 @@ use billiard::sys::descriptor::claim;
 use billiard::sys::{Deadline, memfd, now, pid};
 
 /// Where a process can be killed, and whether it may have got a message by then that it has not told of.
-const PLACES: [(&str, bool); 15] = [
+const PLACES: [(&str, bool); 19] = [
     ("queue_put_locked", false),
     ("queue_segment_taken", false),
+    ("queue_reserved", false),
+    ("queue_lent_to_write", false),
+    ("queue_half_written", false),
     ("queue_placed", false),
     ("queue_put", false),
     ("queue_get_locked", false),
     ("queue_copied", false),
     ("queue_got", true),
+    ("queue_taken", true),
     // Of those who put and of those who get.
     ("queue_owns_watch", false),
     ("queue_committed", true),
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
     }
     tests.push(("killed_at_random_unbounded".into(), Box::new(|| kill_at_random(None))));
     tests.push(("killed_at_random_bounded".into(), Box::new(|| kill_at_random(Some(4)))));
+    tests.push(("deaths_in_a_row_wake_whoever_is_left".into(), Box::new(deaths_in_a_row)));
     if args.iter().any(|arg| arg == "--list") {
         if !args.iter().any(|arg| arg == "--ignored") {
             tests.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -159,7 +164,7 @@ impl Stage {
     }
 
     /// Everything that was got, checked against what was put. At most `lost` messages may be missing.
-    fn check(mut self, lost: usize, what: &str) {
+    fn check(&mut self, lost: usize, what: &str) {
         let mut text = String::new();
         self.log.rewind().expect("a file can be rewound");
         self.log.read_to_string(&mut text).expect("the log is text");
@@ -184,6 +189,20 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// What the dead had on loan goes back as soon as somebody looks, and what was kept for others after a second.
+    fn check_memory(&self, what: &str) {
+        const WARM: u64 = 4 << 20;
+        const CONTROL: u64 = 128 << 10;
+        nap(1.1);
+        let mut messages = Messages::default();
+        self.queue.put(&[b"sweep"], soon()).expect("a sound queue");
+        self.queue.get(usize::MAX, &mut messages, soon()).expect("a sound queue");
+        let used = rustix::fs::fstat(self.queue.shared()[0]).expect("an open file").st_blocks as u64 * 512;
+        assert!(used <= WARM + CONTROL, "{what}: {used} bytes are left");
+    }
+}
+
 fn play(role: &str, fds: &str, who: u32) {
     let mut fds =
         fds.split(',').map(|fd| claim(fd.parse().expect("a number")).expect("an inherited descriptor"));
@@ -193,9 +212,15 @@ fn play(role: &str, fds: &str, who: u32) {
     let log = File::from(next());
     let mut dice = Dice(u64::from(who) * 7919 + 1);
     if role == "put" {
-        for n in 0..EACH {
-            assert_eq!(queue.put(&[message(who, n)], soon()).expect("a sound queue"), Put::Done(1));
-            map.word32(who as usize * 4).store(n + 1, SeqCst);
+        let mut n = 0;
+        while n < EACH {
+            let end = EACH.min(n + 1 + dice.roll(3) as u32);
+            let batch: Vec<_> = (n..end).map(|n| message(who, n)).collect();
+            match queue.put(&batch, soon()).expect("a sound queue") {
+                Put::Done(count) => n += count as u32,
+                other => panic!("producer {who}: {other:?}"),
+            }
+            map.word32(who as usize * 4).store(n, SeqCst);
             if dice.roll(4) == 0 {
                 // So that those who get fall asleep.
                 nap(dice.roll(10) as f64 / 10_000.0);
@@ -205,7 +230,7 @@ fn play(role: &str, fds: &str, who: u32) {
     }
     loop {
         let mut messages = Messages::default();
-        let got = queue.get(1 + dice.roll(2) as usize, &mut messages, soon()).expect("a sound queue");
+        let got = queue.get(1 + dice.roll(4) as usize, &mut messages, soon()).expect("a sound queue");
         assert!(matches!(got, Got::Some(_)), "consumer {who} has got nothing in all that time");
         for bytes in messages.iter() {
             if bytes.is_empty() {
@@ -243,7 +268,7 @@ fn ended(child: &mut Child, what: &str) -> bool {
 
 fn try_place(place: &str, times: u32, costs: bool, most: Option<u32>) {
     let what = format!("{place}:{times}, {most:?} messages at most");
-    let stage = Stage::new(most);
+    let mut stage = Stage::new(most);
     let doom = (place != "none").then_some((place, times));
     // Those who get first, so that they sleep when the first message comes.
     let mut consumers: Vec<_> = (0..5).map(|who| stage.start("get", who, doom.filter(|_| who < 3))).collect();
@@ -256,20 +281,38 @@ fn try_place(place: &str, times: u32, costs: bool, most: Option<u32>) {
     stage.finish(consumers.iter_mut().collect(), &what);
     let killed = consumers.iter_mut().filter_map(|consumer| (!ended(consumer, &what)).then_some(())).count();
     assert!(killed <= 3);
-    // Each may have got two at once.
-    stage.check(if costs { killed * 2 } else { 0 }, &what);
+    // Each may have got four at once.
+    stage.check(if costs { killed * 4 } else { 0 }, &what);
+}
+
+/// One who has got up is killed with the duty to wake others, the next before it has done anything, and so on: one is left. It does not
+/// look around by itself, so it is woken or never comes.
+fn deaths_in_a_row() {
+    let stage = Stage::new(None);
+    let dooms = [Some("queue_on_duty"), Some("queue_up"), Some("queue_on_duty"), Some("queue_up"), None];
+    let mut consumers = Vec::new();
+    for (who, doom) in dooms.iter().enumerate() {
+        consumers.push(stage.start("get", who as u32, doom.map(|place| (place, 1))));
+        // So that they lie down one after the other, and are woken in that order.
+        nap(0.1);
+    }
+    assert_eq!(stage.queue.put(&[b""], soon()).expect("a sound queue"), Put::Done(1));
+    for (consumer, doom) in consumers.iter_mut().zip(dooms) {
+        assert_eq!(ended(consumer, "deaths in a row"), doom.is_none());
+    }
 }
 
 fn kill_at_random(most: Option<u32>) {
     let what = format!("random, {most:?} messages at most");
-    let stage = Stage::new(most);
+    let mut stage = Stage::new(most);
     let mut dice = Dice(4711);
     let mut names = 0..;
     let mut start = |role: &'static str| {
         let who = names.next().expect("numbers never end");
         (role, stage.start(role, who, None))
     };
-    let mut players: Vec<(&str, Child)> = ["put", "get", "put", "get", "put", "get"].map(&mut start).into();
+    let mut players: Vec<(&str, Child)> =
+        ["put", "get", "put", "get", "put", "get", "put", "get"].map(&mut start).into();
     let mut killed_consumers = 0;
     for _ in 0..KILLS {
         nap(0.001 + dice.roll(40) as f64 / 10_000.0);
@@ -290,5 +333,6 @@ fn kill_at_random(most: Option<u32>) {
     for (_, player) in players.iter_mut().filter(|(role, _)| *role == "get") {
         assert!(ended(player, &what), "{what}: a consumer was killed that was not to be");
     }
-    stage.check(killed_consumers * 2, &what);
+    stage.check(killed_consumers * 4, &what);
+    stage.check_memory(&what);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::sys::robust::Block;
+use crate::sys::stream::{Piece, Room};
 
 /// A mapping of a shared-memory descriptor. Offsets count from its start; one outside of it is a bug and panics.
 #[derive(Debug)]
@@ -96,6 +97,23 @@ impl Mapping {
         self.check(offset, from.len());
         // SAFETY: the target is in bounds and cannot overlap with a slice of ours.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.at(offset), from.len()) }
+    }
+
+    /// Copies in what others may write meanwhile.
+    pub(crate) fn write_piece(&self, offset: usize, from: Piece<'_>) {
+        self.check(offset, from.len());
+        // SAFETY: the source is readable, by the invariant of `Piece`; the target is in bounds. A copy of what others write
+        // meanwhile is torn, which is their affair.
+        unsafe { std::ptr::copy(from.start(), self.at(offset), from.len()) }
+    }
+
+    /// Fills the next `len` bytes of the room.
+    pub(crate) fn fill(&self, offset: usize, len: usize, room: &mut Room<'_>) {
+        self.check(offset, len);
+        assert!(len <= room.left(), "no more than there is room for");
+        // SAFETY: the source is in bounds; the target is writable, by the invariant of `Room`.
+        unsafe { std::ptr::copy(self.at(offset), room.start(), len) }
+        room.skip(len);
     }
 
     /// Where a range lies in this process, for handing a view to a program. What is read there may change at any time.

@@ -1,45 +1,42 @@
 //! The messages themselves: a chain of records through segments, from the mark of those who get to the mark of those who put.
 //! Every change is prepared where nobody looks, and made by one store of a mark.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::error::{Doing, QueueError};
-use super::layout::{AT_HEAD, AT_LITTER, AT_TAIL, Header, Mark, SEGMENT, size};
+use super::layout::{AT_HEAD, AT_LITTER, AT_TAIL, Header, Mark, ROW_SIZE, SEGMENT, segments_for, size};
+use super::loans::{self, Row};
+use super::messages::Messages;
+use super::parcel::{Letter, Loan, Parcel};
 use super::store::{Store, limit_of, segment_of};
 use crate::failpoint;
 
 #[derive(Debug)]
 pub(super) struct Chain {
-    pub(super) store: Store,
+    pub(super) store: Arc<Store>,
 }
 
-/// Messages that were got: their bytes, one after the other, and where each ends.
-#[derive(Debug, Default)]
-pub struct Messages {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// Where each message ends in them.
-    pub ends: Vec<usize>,
+/// Where a message lies.
+struct Record {
+    /// Its place in the chain.
+    at: u64,
+    len: u64,
+    /// Where its bytes are, if not in the chain.
+    row: Option<Row>,
 }
 
-impl Messages {
-    /// The messages, in the order in which they were got.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let message = &self.bytes[start..end];
-            start = end;
-            message
-        })
+impl Record {
+    /// The place of the next one.
+    fn end(&self) -> u64 {
+        self.at + if self.row.is_some() { ROW_SIZE } else { size(self.len) }
     }
+}
 
-    /// Forgets all of them, and keeps some of the memory.
-    pub fn clear(&mut self) {
-        const KEEP: usize = 1 << 20;
-        self.bytes.clear();
-        self.bytes.shrink_to(KEEP);
-        self.ends.clear();
-    }
+/// Somebody who may have taken segments without using them, or used them without giving them back, has died.
+pub(super) fn note_death(store: &Store) {
+    // Relaxed: read under the lock of those who put, and nothing hangs on when.
+    store.map.word32(AT_LITTER).store(1, Relaxed);
 }
 
 impl Chain {
@@ -61,10 +58,8 @@ impl Chain {
         self.tail().count.wrapping_sub(head)
     }
 
-    /// Somebody who may have taken segments without using them, or used them without giving them back, has died.
     pub(super) fn note_death(&self) {
-        // Relaxed: read under the lock of those who put, and nothing hangs on when.
-        self.store.map.word32(AT_LITTER).store(1, Relaxed);
+        note_death(&self.store);
     }
 
     pub(super) fn has_litter(&self) -> bool {
@@ -77,11 +72,14 @@ impl Chain {
         let (mut at, tail) = (self.head(), self.tail());
         let mut used = vec![segment_of(at.offset), segment_of(tail.offset)];
         while at.count != tail.count {
-            let (start, len) = self.record(at.offset)?;
-            let end = start + size(len);
-            used.extend(segment_of(start)..=segment_of(end));
-            at = Mark { count: at.count.wrapping_add(1), offset: end };
+            let record = self.record(at.offset)?;
+            used.extend(segment_of(record.at)..=segment_of(record.end()));
+            used.extend(record.row.iter().flat_map(|row| row.first..row.first + row.count));
+            at = Mark { count: at.count.wrapping_add(1), offset: record.end() };
         }
+        used.extend(
+            loans::rows(&self.store.map).into_iter().flat_map(|row| row.first..row.first + row.count),
+        );
         used.sort_unstable();
         used.dedup();
         self.store.sweep(&used).doing("give back what the dead have left")?;
@@ -89,8 +87,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Where the next record really lies, and how long its message is.
-    fn record(&self, mut at: u64) -> Result<(u64, u64), QueueError> {
+    /// The next message.
+    fn record(&self, mut at: u64) -> Result<Record, QueueError> {
         const READING: &str = "read from the queue";
         let mut header = Header::unpack(self.store.word(at).doing(READING)?);
         if let Some(Header::Jump(to)) = header {
@@ -98,20 +96,30 @@ impl Chain {
             header = Header::unpack(self.store.word(at).doing(READING)?);
         }
         match header {
-            Some(Header::Message(len)) if self.store.has(at, size(len)) => Ok((at, len)),
+            Some(Header::Message(len)) if self.store.has(at, size(len)) => Ok(Record { at, len, row: None }),
+            Some(Header::Row(len)) if self.store.has(at, ROW_SIZE) => {
+                let row = Row { first: self.store.word(at + 8).doing(READING)?, count: segments_for(len) };
+                if !self.store.has_row(row) {
+                    return Err(QueueError::Corrupt);
+                }
+                Ok(Record { at, len, row: Some(row) })
+            }
             _ => Err(QueueError::Corrupt),
         }
     }
 
     /// Writes a message behind `mark`, where nobody sees it yet, and moves the mark. Under the lock of those who put.
     #[inline]
-    pub(super) fn place(&self, mark: &mut Mark, message: &[u8]) -> Result<(), QueueError> {
+    pub(super) fn place(&self, mark: &mut Mark, letter: Letter<'_>) -> Result<(), QueueError> {
         const WRITING: &str = "write to the queue";
-        let need = size(message.len() as u64);
+        let need = match letter {
+            Letter::Bytes(message) => size(message.len() as u64),
+            Letter::Draft(_) => ROW_SIZE,
+        };
         let mut at = mark.offset;
         if at + need > limit_of(at) {
             let taken = self.store.take((need + 8).div_ceil(SEGMENT)).doing("find memory for a message");
-            let first = taken.and_then(|row| row.ok_or(QueueError::NoRoom { len: message.len() }));
+            let first = taken.and_then(|row| row.ok_or(QueueError::NoRoom { len: letter.len() }));
             // What was taken for the messages before this one may never be used.
             let to = first.inspect_err(|_| self.note_death())? * SEGMENT;
             failpoint::pass("queue_segment_taken");
@@ -121,9 +129,17 @@ impl Chain {
             // The very first one.
             self.store.back(segment_of(at), 1).doing("find memory for a message")?;
         }
-        let written = self.store.set_word(at, Header::Message(message.len() as u64).pack());
-        let written = written.and_then(|()| self.store.write(at + 8, message)).doing(WRITING);
-        written.inspect_err(|_| self.note_death())?;
+        let written = match letter {
+            Letter::Bytes(message) => self
+                .store
+                .set_word(at, Header::Message(message.len() as u64).pack())
+                .and_then(|()| self.store.write(at + 8, message)),
+            Letter::Draft(draft) => self
+                .store
+                .set_word(at, Header::Row(draft.len() as u64).pack())
+                .and_then(|()| self.store.set_word(at + 8, draft.loan.row.first)),
+        };
+        written.doing(WRITING).inspect_err(|_| self.note_death())?;
         *mark = Mark { count: mark.count.wrapping_add(1), offset: at + need };
         Ok(())
     }
@@ -134,25 +150,41 @@ impl Chain {
         self.store.map.word64(AT_TAIL).store(mark.pack(), Release);
     }
 
-    /// Reads the message behind `mark` and moves the mark; notes segments that are passed. Under the lock of those who get.
+    /// Reads the message behind `mark` and moves the mark; notes segments that are passed. A message that has a row of its own is
+    /// only taken on loan, by `lend`, unless that refuses. Under the lock of those who get.
     #[inline]
     pub(super) fn fetch(
         &self,
         mark: &mut Mark,
-        into: &mut Vec<u8>,
+        into: &mut Messages,
         passed: &mut Vec<(u64, u64)>,
-    ) -> Result<(), QueueError> {
-        let (at, len) = self.record(mark.offset)?;
-        if at != mark.offset {
+        lend: impl FnOnce(Row) -> Option<Loan>,
+    ) -> Result<u64, QueueError> {
+        let record = self.record(mark.offset)?;
+        if record.at != mark.offset {
             passed.push((segment_of(mark.offset), segment_of(mark.offset) + 1));
         }
-        self.store.read(at + 8, len, into).doing("read from the queue")?;
-        let end = at + size(len);
-        if segment_of(end) > segment_of(at) {
-            passed.push((segment_of(at), segment_of(end)));
+        match record.row {
+            None => self.read(record.at + 8, record.len, into)?,
+            Some(row) => match lend(row) {
+                Some(loan) => into.parcels.push((into.ends.len(), Parcel::new(loan, record.len as usize))),
+                None => {
+                    self.read(row.first * SEGMENT, record.len, into)?;
+                    passed.push((row.first, row.first + row.count));
+                }
+            },
+        }
+        into.ends.push(into.bytes.len());
+        let end = record.end();
+        if segment_of(end) > segment_of(record.at) {
+            passed.push((segment_of(record.at), segment_of(end)));
         }
         *mark = Mark { count: mark.count.wrapping_add(1), offset: end };
-        Ok(())
+        Ok(size(record.len))
+    }
+
+    fn read(&self, at: u64, len: u64, into: &mut Messages) -> Result<(), QueueError> {
+        self.store.read(at, len, &mut into.bytes).doing("read from the queue")
     }
 
     /// Takes everything before the mark out of the queue.

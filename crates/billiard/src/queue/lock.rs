@@ -27,6 +27,14 @@ pub(super) trait Spot {
     fn chain(here: Self::Here) -> Self::Chain;
     fn restore(here: Self::Here, chain: Self::Chain);
     fn sleep(&self, expected: u32, deadline: Deadline) -> io::Result<Woken>;
+    /// Sleeps on two words, until either changes or is woken.
+    fn sleep_beside(
+        &self,
+        expected: u32,
+        other: &Self,
+        expected_there: u32,
+        deadline: Deadline,
+    ) -> io::Result<Woken>;
     fn wake(&self, most: u32);
 }
 
@@ -72,6 +80,16 @@ impl Spot for Block {
 
     fn sleep(&self, expected: u32, deadline: Deadline) -> io::Result<Woken> {
         futex::wait(self.word(), expected, deadline)
+    }
+
+    fn sleep_beside(
+        &self,
+        expected: u32,
+        other: &Self,
+        expected_there: u32,
+        deadline: Deadline,
+    ) -> io::Result<Woken> {
+        futex::wait_either((self.word(), expected), (other.word(), expected_there), deadline)
     }
 
     fn wake(&self, most: u32) {

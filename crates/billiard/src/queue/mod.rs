@@ -3,17 +3,27 @@
 
 mod chain;
 mod error;
+mod getting;
 mod handle;
 mod layout;
+mod loans;
 mod lock;
+mod messages;
+mod parcel;
+mod putting;
 mod store;
+mod tasks;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
+mod totals;
 mod watch;
 mod writers;
 
-pub use chain::Messages;
 pub use error::QueueError;
-pub use handle::{Got, Put, Queue};
+pub use getting::Got;
+pub use handle::Queue;
+pub use messages::{Message, Messages};
+pub use parcel::{AsLetter, Draft, Letter, Parcel};
+pub use putting::{Drafting, Put};
 pub use writers::Writers;

@@ -5,15 +5,21 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::Duration;
 
-use super::layout::{AT_BACKED, AT_BITMAP, DATA, MAPPED, SEGMENT, WARM};
+use super::layout::{AT_BACKED, AT_BITMAP, AT_KEPT, DATA, MAPPED, SEGMENT, WARM};
+use super::loans::Row;
 use crate::arena::Mapping;
-use crate::sys::memfd;
+use crate::sys::stream::{Piece, Room};
+use crate::sys::{memfd, now};
 
 /// Segments per word of the bitmap.
 const BITS: u64 = 64;
 /// Bits per page of the bitmap.
 const PAGE_BITS: u64 = 4096 * 8;
+
+/// How long memory is kept for the next large message.
+const KEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -73,6 +79,25 @@ impl Store {
         memfd::write_at(self.fd.as_fd(), DATA + offset + mapped, far)
     }
 
+    pub(super) fn write_piece(&self, offset: u64, piece: Piece<'_>) -> io::Result<()> {
+        let mapped = MAPPED.saturating_sub(offset);
+        if piece.len() as u64 <= mapped {
+            self.map.write_piece((DATA + offset) as usize, piece);
+            return Ok(());
+        }
+        // With a system call all of it, as there is one anyway.
+        memfd::write_piece_at(self.fd.as_fd(), DATA + offset, piece)
+    }
+
+    pub(super) fn fill(&self, offset: u64, room: &mut Room<'_>) -> io::Result<()> {
+        let mapped = MAPPED.saturating_sub(offset);
+        if room.left() as u64 <= mapped {
+            self.map.fill((DATA + offset) as usize, room.left(), room);
+            return Ok(());
+        }
+        memfd::fill_at(self.fd.as_fd(), DATA + offset, room)
+    }
+
     /// Appends bytes to `into`.
     #[inline]
     pub(super) fn read(&self, offset: u64, len: u64, into: &mut Vec<u8>) -> io::Result<()> {
@@ -111,12 +136,27 @@ impl Store {
         last < self.segments && (first == last || (first..=last).all(|segment| self.is_taken(segment)))
     }
 
+    /// Whether all of a row is taken.
+    pub(super) fn has_row(&self, row: Row) -> bool {
+        let end = row.first.checked_add(row.count).filter(|end| *end <= self.segments);
+        end.is_some_and(|end| (row.first..end).all(|segment| self.is_taken(segment)))
+    }
+
     fn is_taken(&self, segment: u64) -> bool {
         self.bits(segment / BITS).load(Acquire) & 1 << (segment % BITS) != 0
     }
 
-    /// Takes `count` segments in a row, the lowest that are free. `None`: there is no such row.
+    /// Takes `count` segments in a row, the lowest that are free, for use at once. `None`: there is no such row.
     pub(super) fn take(&self, count: u64) -> io::Result<Option<u64>> {
+        let first = self.reserve(count)?;
+        if let Some(first) = first {
+            self.back(first, count)?;
+        }
+        Ok(first)
+    }
+
+    /// The same, without seeing to memory behind them.
+    pub(super) fn reserve(&self, count: u64) -> io::Result<Option<u64>> {
         let Some(first) = self.find(count) else { return Ok(None) };
         for segment in first..first + count {
             if segment >= PAGE_BITS {
@@ -124,7 +164,6 @@ impl Store {
             }
             self.bits(segment / BITS).fetch_or(1 << (segment % BITS), AcqRel);
         }
-        self.back(first, count)?;
         Ok(Some(first))
     }
 
@@ -166,6 +205,39 @@ impl Store {
         }
         for segment in first..end {
             self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Gives a row back like `give_back`, but keeps the memory of what is mapped for a while: whoever sends a large message is
+    /// likely to send another one, and fresh memory costs more than the copy. See `cool`.
+    pub(super) fn give_back_warm(&self, first: u64, end: u64) -> io::Result<()> {
+        let kept = (MAPPED / SEGMENT).clamp(first, end);
+        if kept > WARM {
+            // Relaxed: nothing hangs on when it is noticed.
+            self.map.word64(AT_KEPT).store(now().0, Relaxed);
+        }
+        for segment in first..kept {
+            self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
+        }
+        if kept < end { self.give_back(kept, end) } else { Ok(()) }
+    }
+
+    /// Gives memory back that was kept for large messages, if there has been none for a while. Under the lock of those who put.
+    #[inline]
+    pub(super) fn cool(&self) -> io::Result<()> {
+        // Relaxed: as above.
+        let kept = self.map.word64(AT_KEPT).load(Relaxed);
+        if kept == 0 || now().0.saturating_sub(kept) < KEEP.as_nanos() as u64 {
+            return Ok(());
+        }
+        self.map.word64(AT_KEPT).store(0, Relaxed);
+        for segment in WARM..MAPPED / SEGMENT {
+            let (word, bit) = (AT_BACKED + (segment / BITS * 8) as usize, 1 << (segment % BITS));
+            // Nobody takes it meanwhile. Whoever dies in the middle leaves some of it warm until there are large messages again.
+            if !self.is_taken(segment) && self.map.word64(word).load(Relaxed) & bit != 0 {
+                self.give_back(segment, segment + 1)?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! Sleeping until what a lock guards changes, so that whoever is killed, and wherever, takes no wake-up with it. See "Who
-//! wakes whom" in the README of this room for the states of the word and why they are enough.
+//! wakes whom" in the README of this room for the states of the words and why they are enough.
 
 use std::io;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -9,16 +9,19 @@ use crate::failpoint;
 use crate::primitives::Word;
 use crate::sys::Deadline;
 use crate::sys::poll::Woken;
-use crate::sys::robust::{OWNER, WAITERS};
+use crate::sys::robust::{DIED, OWNER, WAITERS};
 
-/// Somebody sleeps, and nobody was told to get up.
+/// Of a bed: somebody sleeps, and nobody was told to get up.
 const ARMED: u32 = WAITERS;
-/// Nobody sleeps, or whoever was told to get up will look after the others.
+/// Of a bed: nobody sleeps, or whoever was told to get up will look after the others. Of a duty: nobody has it.
 const QUIET: u32 = 0;
 
-/// A watch: the word that threads sleep on, and about how many do. Those who were killed are counted too.
+/// A watch: the two words that threads sleep on, and about how many do. Those who were killed are counted too.
 pub(super) struct Watch<'a, S: Spot, W> {
-    pub(super) spot: &'a S,
+    /// Armed or quiet. Nobody owns it.
+    pub(super) bed: &'a S,
+    /// Owned by whoever is about to wake somebody, or has got up.
+    pub(super) duty: &'a S,
     pub(super) sleepers: &'a W,
 }
 
@@ -46,6 +49,20 @@ pub(super) enum Rest<'a, S: Spot, W> {
     Interrupted,
 }
 
+/// Whether nobody living has the duty; what a dead one has left there is removed. Whoever calls this is not about to take the
+/// duty: killed in the middle, it is to wake somebody for another word, or nobody.
+fn is_vacant<S: Spot>(duty: &S) -> bool {
+    // Relaxed: the exchange decides.
+    let seen = duty.word().load(Relaxed);
+    seen & OWNER == 0
+        && (seen & DIED == 0 || duty.word().compare_exchange(seen, QUIET, AcqRel, Relaxed).is_ok())
+}
+
+/// Takes the duty, which the thread has announced, if nobody has it.
+fn try_own<S: Spot>(duty: &S, here: S::Here) -> bool {
+    duty.word().compare_exchange(QUIET, S::tid(here) | WAITERS, AcqRel, Relaxed).is_ok()
+}
+
 /// Makes a change under the lock that sleepers wait for: `commit` makes it with one store. Of each watch one sleeper, or
 /// `most`, gets up.
 #[inline]
@@ -56,8 +73,7 @@ pub(super) fn publish<S: Spot, W: Word<u32>>(
     commit: impl FnOnce(),
 ) {
     // Relaxed: a watch is only armed under the lock, which we hold.
-    let waits = |word: u32| word != QUIET && word & OWNER == 0;
-    if !watches.iter().any(|watch| waits(watch.spot.word().load(Relaxed))) {
+    if !watches.iter().any(|watch| watch.bed.word().load(Relaxed) == ARMED) {
         commit();
         return;
     }
@@ -75,17 +91,20 @@ fn wake_with<S: Spot, W: Word<u32>>(
     let chain = S::chain(here);
     held.spot().keep(here);
     let mut owned = [None; 2];
-    // Whoever is killed while it owns a watch wakes a sleeper by that: so the watch is taken before the change is made.
+    // Whoever is killed while it owns a duty wakes a sleeper by that: so the duty is taken before the change is made.
     for (watch, owned) in watches.iter().zip(&mut owned) {
-        watch.spot.announce(here);
-        let seen = watch.spot.word().load(Relaxed);
-        let mine = S::tid(here) | WAITERS;
-        if seen & OWNER == 0
-            && seen != QUIET
-            && watch.spot.word().compare_exchange(seen, mine, AcqRel, Relaxed).is_ok()
-        {
+        if watch.bed.word().load(Relaxed) != ARMED {
+            continue;
+        }
+        // Taken by somebody who has just got up: then that one looks after the others, once it gets the lock.
+        is_vacant(watch.duty);
+        watch.duty.announce(here);
+        // Quiet first: when whoever is woken from now on is killed in bed, the kernel wakes the next. Killed here, it wakes one: the
+        // duty is announced, and zero.
+        watch.bed.word().store(QUIET, Release);
+        if try_own(watch.duty, here) {
             *owned = Some(S::chain(here));
-            watch.spot.keep(here);
+            watch.duty.keep(here);
         }
     }
     held.spot().announce(here);
@@ -94,13 +113,13 @@ fn wake_with<S: Spot, W: Word<u32>>(
     failpoint::pass("queue_committed");
     for (watch, before) in watches.iter().zip(owned).rev() {
         let Some(before) = before else { continue };
-        watch.spot.announce(here);
+        watch.duty.announce(here);
         // Out of the chain before anybody else can put it into his: its place in the chain lies beside the word.
         S::restore(here, before);
-        watch.spot.word().store(QUIET, Release);
-        // Killed here, the kernel wakes one: the word is announced, and zero.
+        watch.duty.word().store(QUIET, Release);
+        // Killed here, the kernel wakes one: the duty is announced, and zero.
         failpoint::pass("queue_quiet");
-        watch.spot.wake(most);
+        watch.bed.wake(most);
     }
     held.spot().announce(here);
     S::restore(here, chain);
@@ -126,19 +145,19 @@ pub(super) fn rest<'a, S: Spot, W: Word<u32>>(
     if ready() {
         return Ok(Rest::Up(None));
     }
-    let word = watch.spot.word();
-    let seen = word.load(Acquire);
-    if seen & OWNER == 0 && seen != ARMED {
-        // Refused: somebody has just got up, and arms it or wakes us before it leaves.
-        let _ = word.compare_exchange(seen, ARMED, AcqRel, Relaxed);
+    if is_vacant(watch.duty) {
+        // Otherwise somebody has just got up, and arms it or wakes us before it leaves.
+        watch.bed.word().store(ARMED, Release);
     }
     // Under the lock, so that whoever counts the sleepers under it counts this one.
     watch.sleepers.fetch_add(1, AcqRel);
-    let expected = word.load(Acquire);
+    let (bed, duty) = (watch.bed.word().load(Acquire), watch.duty.word().load(Acquire));
     failpoint::pass("queue_armed");
     drop(held);
-    watch.spot.announce(here);
-    let woken = if expected & WAITERS == 0 { Ok(Woken::Ready) } else { watch.spot.sleep(expected, deadline) };
+    watch.bed.announce(here);
+    let cared_for = bed == ARMED || duty & OWNER != 0;
+    let woken =
+        if cared_for { watch.bed.sleep_beside(bed, watch.duty, duty, deadline) } else { Ok(Woken::Ready) };
     failpoint::pass("queue_up");
     watch.sleepers.fetch_sub(1, AcqRel);
     let up = match woken {
@@ -151,15 +170,19 @@ pub(super) fn rest<'a, S: Spot, W: Word<u32>>(
     up
 }
 
+/// Of somebody who has got up, whose bed is announced: killed while it is quiet, the kernel wakes the next.
 fn take_duty<'a, S: Spot, W: Word<u32>>(watch: Watch<'a, S, W>, here: S::Here) -> Option<Duty<'a, S, W>> {
-    let seen = watch.spot.word().load(Acquire);
-    if seen & OWNER != 0 || seen == ARMED {
-        // Somebody else has the duty, or there was nothing left to get up for.
+    if watch.bed.word().load(Acquire) == ARMED || !is_vacant(watch.duty) {
+        // There was nothing left to get up for, or somebody else has the duty.
         return None;
     }
-    watch.spot.word().compare_exchange(seen, S::tid(here) | WAITERS, AcqRel, Relaxed).ok()?;
+    // Killed from here on, the kernel finds the duty to be zero, or ours.
+    watch.duty.announce(here);
+    if !try_own(watch.duty, here) {
+        return None;
+    }
     let chain = S::chain(here);
-    watch.spot.keep(here);
+    watch.duty.keep(here);
     failpoint::pass("queue_on_duty");
     Some(Duty { watch, here, chain })
 }
@@ -172,19 +195,21 @@ impl<S: Spot, W: Word<u32>> Duty<'_, S, W> {
         if locked.is_ok() {
             guard.keep(here);
         }
-        watch.spot.announce(here);
+        watch.duty.announce(here);
         // Out of the chain before anybody else can put it into his.
         match locked {
             Ok(_) => guard.link(here, chain),
             Err(_) => S::restore(here, chain),
         }
         if locked.is_err() || more() {
-            watch.spot.word().store(QUIET, Release);
+            watch.bed.word().store(QUIET, Release);
+            watch.duty.word().store(QUIET, Release);
             failpoint::pass("queue_passing_on");
-            watch.spot.wake(1);
+            watch.bed.wake(1);
         } else {
             let left = if watch.sleepers.load(Acquire) > 0 { ARMED } else { QUIET };
-            watch.spot.word().store(left, Release);
+            watch.bed.word().store(left, Release);
+            watch.duty.word().store(QUIET, Release);
         }
         if locked.is_ok() {
             guard.announce(here);
@@ -207,38 +232,58 @@ mod interleavings {
 
     use super::*;
 
+    /// Who sleeps, and on which words; all in one place, as one sleeper may sleep on two.
     #[derive(Default)]
-    struct Sleepers {
-        asleep: u32,
-        woken: u32,
+    struct Kernel {
+        beds: Mutex<Beds>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct Beds {
+        next: u32,
+        /// Each sleeper with the words that it sleeps on.
+        asleep: Vec<(u32, [usize; 2])>,
     }
 
     /// A word to sleep on, as the kernel has it.
     #[derive(Default)]
     struct Word32 {
         word: AtomicU32,
-        sleepers: Mutex<Sleepers>,
-        changed: Condvar,
+        kernel: Arc<Kernel>,
     }
 
     impl Word32 {
-        fn wake(&self, most: u32) {
-            let mut sleepers = self.sleepers.lock().unwrap();
-            sleepers.woken += most.min(sleepers.asleep - sleepers.woken);
-            self.changed.notify_all();
+        fn on(kernel: &Arc<Kernel>) -> Arc<Self> {
+            Arc::new(Self { word: AtomicU32::new(0), kernel: Arc::clone(kernel) })
         }
 
-        fn sleep(&self, expected: u32) {
-            let mut sleepers = self.sleepers.lock().unwrap();
-            if self.word.load(Acquire) != expected {
+        fn name(&self) -> usize {
+            std::ptr::from_ref(self) as usize
+        }
+
+        fn wake(&self, most: u32) {
+            let mut beds = self.kernel.beds.lock().unwrap();
+            for _ in 0..most {
+                let Some(at) = beds.asleep.iter().position(|(_, words)| words.contains(&self.name())) else {
+                    break;
+                };
+                beds.asleep.remove(at);
+            }
+            self.kernel.changed.notify_all();
+        }
+
+        fn sleep(&self, expected: u32, other: &Self, expected_there: u32) {
+            let mut beds = self.kernel.beds.lock().unwrap();
+            if self.word.load(Acquire) != expected || other.word.load(Acquire) != expected_there {
                 return;
             }
-            sleepers.asleep += 1;
-            while sleepers.woken == 0 {
-                sleepers = self.changed.wait(sleepers).unwrap();
+            let number = beds.next;
+            beds.next += 1;
+            beds.asleep.push((number, [self.name(), other.name()]));
+            while beds.asleep.iter().any(|(asleep, _)| *asleep == number) {
+                beds = self.kernel.changed.wait(beds).unwrap();
             }
-            sleepers.asleep -= 1;
-            sleepers.woken -= 1;
         }
     }
 
@@ -269,7 +314,18 @@ mod interleavings {
         fn restore(_: u32, (): ()) {}
 
         fn sleep(&self, expected: u32, _: Deadline) -> io::Result<Woken> {
-            self.word.sleep(expected);
+            self.word.sleep(expected, &self.word, expected);
+            Ok(Woken::Ready)
+        }
+
+        fn sleep_beside(
+            &self,
+            expected: u32,
+            other: &Self,
+            expected_there: u32,
+            _: Deadline,
+        ) -> io::Result<Woken> {
+            self.word.sleep(expected, &other.word, expected_there);
             if self.doomed {
                 // What the kernel does for the word that was announced.
                 if self.word.word.load(Acquire) == 0 {
@@ -286,10 +342,10 @@ mod interleavings {
     }
 
     /// A queue of nothing but numbers: how many were put and how many were got.
-    #[derive(Default)]
     struct Shared {
         put_lock: Arc<Word32>,
-        messages: Arc<Word32>,
+        bed: Arc<Word32>,
+        duty: Arc<Word32>,
         sleepers: AtomicU32,
         put: AtomicU32,
         got: AtomicU32,
@@ -297,7 +353,11 @@ mod interleavings {
 
     impl Shared {
         fn new() -> Arc<Self> {
-            Arc::new(Self::default())
+            let kernel = Arc::new(Kernel::default());
+            let word = || Word32::on(&kernel);
+            let zero = || AtomicU32::new(0);
+            let [put_lock, bed, duty] = [word(), word(), word()];
+            Arc::new(Self { put_lock, bed, duty, sleepers: zero(), put: zero(), got: zero() })
         }
 
         fn spot(word: &Arc<Word32>, doomed: bool) -> Fake {
@@ -305,9 +365,10 @@ mod interleavings {
         }
 
         fn put(&self, me: u32) {
-            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, false));
+            let [guard, bed, duty] =
+                [&self.put_lock, &self.bed, &self.duty].map(|word| Self::spot(word, false));
             let held = lock(&guard, me, false).unwrap();
-            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            let watch = Watch { bed: &bed, duty: &duty, sleepers: &self.sleepers };
             publish(&held, &[watch], 1, || self.put.store(self.put.load(Relaxed) + 1, Release));
         }
 
@@ -322,8 +383,9 @@ mod interleavings {
 
         /// As `Queue::get` does it. A doomed one ends when it is woken, if it ever sleeps.
         fn get(&self, me: u32, doomed: bool) -> bool {
-            let (guard, watched) = (Self::spot(&self.put_lock, false), Self::spot(&self.messages, doomed));
-            let watch = Watch { spot: &watched, sleepers: &self.sleepers };
+            let (guard, bed) = (Self::spot(&self.put_lock, false), Self::spot(&self.bed, doomed));
+            let owned = Self::spot(&self.duty, false);
+            let watch = Watch { bed: &bed, duty: &owned, sleepers: &self.sleepers };
             let mut duty = None;
             loop {
                 let got = self.take();

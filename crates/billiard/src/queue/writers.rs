@@ -24,7 +24,8 @@ const fn row(number: usize) -> usize {
 /// Stands for a process that there was no row for.
 const TOO_MANY: u64 = u64::MAX;
 
-fn is_alive(pid: u64, start: u64) -> bool {
+/// Whether the process with this number that began at this time still runs.
+pub(super) fn is_alive(pid: u64, start: u64) -> bool {
     pid == TOO_MANY || i32::try_from(pid).is_ok_and(|pid| sys::start_time(pid) == Some(start))
 }
 

@@ -59,6 +59,24 @@ pub(crate) fn wait_on(words: &[(&AtomicU32, u32)], deadline: Deadline) -> io::Re
     })
 }
 
+/// Sleeps while each of two words holds what is expected of it. Where a thread sleeps on one word only, it wakes up often,
+/// as if it had been woken.
+///
+/// # Blocking
+/// As for [`wait`].
+pub(crate) fn wait_either(
+    one: (&AtomicU32, u32),
+    other: (&AtomicU32, u32),
+    deadline: Deadline,
+) -> io::Result<Woken> {
+    let until = if waits_on_several() { deadline } else { deadline.or_after(GLANCE) };
+    Ok(match wait_on(&[one, other], until)? {
+        Roused::TimedOut if deadline.passed() => Woken::TimedOut,
+        Roused::Interrupted => Woken::Interrupted,
+        Roused::By(_) | Roused::Changed | Roused::TimedOut => Woken::Ready,
+    })
+}
+
 /// Sleeps until `look`, when the caller has to look for signals.
 fn wait_until(words: &[(&AtomicU32, u32)], look: Deadline, deadline: Deadline) -> io::Result<Roused> {
     match wait_on_all(words, None, deadline.sooner(look))? {
@@ -102,7 +120,8 @@ fn wait_on_all(
             Err(Errno::TIMEDOUT) => Ok(Roused::TimedOut),
             Err(Errno::NOSYS | Errno::PERM) => {
                 WAITS_ON_ONE.store(true, Ordering::Relaxed);
-                wait_on(words, deadline)
+                // As if something had happened: whoever looks again and comes back knows of it.
+                Ok(Roused::Changed)
             }
             Err(error) => Err(error.into()),
         };

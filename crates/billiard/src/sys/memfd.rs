@@ -1,9 +1,10 @@
 //! Anonymous shared memory: no name, nothing to leak.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::descriptor::above_standard;
+use super::stream::{Piece, Room};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, ftruncate,
     memfd_create,
@@ -126,6 +127,49 @@ pub(crate) fn write_at(fd: impl AsFd, mut offset: u64, mut bytes: &[u8]) -> io::
         }
     }
     Ok(())
+}
+
+/// The same for memory that others may write meanwhile.
+pub(crate) fn write_piece_at(fd: BorrowedFd<'_>, mut offset: u64, mut piece: Piece<'_>) -> io::Result<()> {
+    while !piece.is_empty() {
+        // SAFETY: `piece.len()` readable bytes, by the invariant of `Piece`.
+        let rc =
+            unsafe { libc::pwrite(fd.as_raw_fd(), piece.start().cast(), piece.len(), offset.cast_signed()) };
+        match usize::try_from(rc) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                piece.skip(n);
+                offset += n as u64;
+            }
+            Err(_) => interrupted_only()?,
+        }
+    }
+    Ok(())
+}
+
+/// Fills all the room from an offset on.
+pub(crate) fn fill_at(fd: BorrowedFd<'_>, mut offset: u64, room: &mut Room<'_>) -> io::Result<()> {
+    while room.left() > 0 {
+        // SAFETY: `room.left()` writable bytes, by the invariant of `Room`.
+        let rc =
+            unsafe { libc::pread(fd.as_raw_fd(), room.start().cast(), room.left(), offset.cast_signed()) };
+        match usize::try_from(rc) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                room.skip(n);
+                offset += n as u64;
+            }
+            Err(_) => interrupted_only()?,
+        }
+    }
+    Ok(())
+}
+
+fn interrupted_only() -> io::Result<()> {
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// How long a file this process may make.

@@ -68,7 +68,13 @@ impl<'a> Room<'a> {
         self.left
     }
 
-    fn skip(&mut self, len: usize) {
+    /// Where the rest of it begins.
+    pub(crate) const fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    /// The first `len` bytes of it are filled.
+    pub(crate) fn skip(&mut self, len: usize) {
         assert!(len <= self.left, "the kernel never gives more than was asked for");
         self.start = self.start.wrapping_add(len);
         self.left -= len;
@@ -112,6 +118,11 @@ impl<'a> Piece<'a> {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Where they begin.
+    pub(crate) const fn start(&self) -> *const u8 {
+        self.start
     }
 
     /// What is behind the first `len` bytes, of which there are no more than that.
