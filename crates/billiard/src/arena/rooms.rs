@@ -1,0 +1,418 @@
+//! Rooms: the segments in which this process allocates cells, and what is free in them. `README.md` tells how it goes together.
+
+use std::array;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::gaps::Gaps;
+use super::segment::{LINE, Segment};
+use super::{CellError, cannot};
+use crate::failpoint;
+use crate::sys::{PerProcess, memfd};
+
+/// Cells up to this size are small: they have rooms of their own, and one that is free is kept for the next of its size.
+const SMALL: usize = 1024;
+const BINS: usize = SMALL / LINE;
+/// The least size of a room, by floor. Only what is used of it takes memory.
+const FIRST: [usize; 2] = [64 << 10, 4 << 20];
+const MOST: usize = 1 << 30;
+const PAGE: usize = 4096;
+/// How much is given memory at a time.
+const CHUNK: usize = 64 << 10;
+/// Free memory up to this much stays for the next cells; of the rest, whole pages go back to the system.
+const KEEP_WARM: u64 = 16 << 20;
+/// A room that has served so many cells is kept although nothing in it is in use: there will be more.
+const MANY: u64 = 64;
+
+/// A segment in which this process allocates.
+#[derive(Debug)]
+struct Room {
+    segment: Arc<Segment>,
+    gaps: Gaps,
+    /// Where free small cells begin, by size.
+    bins: [Vec<usize>; BINS],
+    /// Bytes in them.
+    binned: usize,
+    live: usize,
+    /// How many cells there ever were in it.
+    served: u64,
+    /// Bytes that nobody gets any more, since a child may still use them.
+    retired: usize,
+}
+
+impl Room {
+    fn create(len: usize) -> Result<Self, CellError> {
+        let segment = Arc::new(Segment::create(len)?);
+        Ok(Self {
+            segment,
+            gaps: Gaps::over(LINE as u64, (len - LINE) as u64),
+            bins: array::from_fn(|_| Vec::new()),
+            binned: 0,
+            live: 0,
+            served: 0,
+            retired: 0,
+        })
+    }
+
+    /// Room for `len` bytes: where, and whether they are known to be zero.
+    fn take(&mut self, len: usize) -> io::Result<Option<(usize, bool)>> {
+        let taken = self.find(len)?;
+        if taken.is_some() {
+            self.live += 1;
+            self.served += 1;
+            failpoint::pass("arena.taken");
+        }
+        Ok(taken)
+    }
+
+    fn find(&mut self, len: usize) -> io::Result<Option<(usize, bool)>> {
+        if len <= SMALL
+            && let Some(at) = self.bins[len / LINE - 1].pop()
+        {
+            self.binned -= len;
+            return Ok(Some((at, false)));
+        }
+        let Some((at, backed)) = self.gaps.take(len as u64) else { return Ok(None) };
+        if !backed {
+            let more = self.gaps.take_bare(at + len as u64, CHUNK.saturating_sub(len) as u64);
+            let all = len as u64 + more;
+            failpoint::pass("arena.backing");
+            if let Err(error) = memfd::back(&*self.segment.fd, at, all) {
+                self.gaps.put_back(at, all, false);
+                return Err(error);
+            }
+            if more > 0 {
+                self.gaps.put_back(at + len as u64, more, true);
+            }
+        }
+        Ok(Some((at as usize, !backed)))
+    }
+
+    fn put_back(&mut self, at: usize, len: usize) {
+        if len <= SMALL {
+            self.bins[len / LINE - 1].push(at);
+            self.binned += len;
+        } else {
+            self.gaps.put_back(at as u64, len as u64, true);
+        }
+    }
+
+    /// Merges the free small cells with what is around them.
+    fn merge(&mut self) {
+        for (bin, places) in self.bins.iter_mut().enumerate() {
+            for at in places.drain(..) {
+                self.gaps.put_back(at as u64, ((bin + 1) * LINE) as u64, true);
+            }
+        }
+        self.binned = 0;
+    }
+
+    const fn warm(&self) -> u64 {
+        self.gaps.warm() + self.binned as u64
+    }
+
+    /// Nobody knows of any cell in it, and nobody ever will.
+    const fn is_vacant(&self) -> bool {
+        self.live == 0 && self.retired == 0
+    }
+}
+
+/// What a process has of shared memory, in bytes and pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Segments in which this process allocates.
+    pub segments: usize,
+    /// Cells in use.
+    pub cells: usize,
+    /// Bytes with memory behind them that are free for the next cells.
+    pub warm: u64,
+    /// Bytes that wait for their segment to be empty, since a child may still use them.
+    pub retired: u64,
+}
+
+/// Everything in which this process allocates, and what it has received.
+#[derive(Debug, Default)]
+pub(super) struct House {
+    /// For small cells, and for all others.
+    floors: [Vec<Room>; 2],
+    /// Segments of others that are mapped here.
+    guests: Vec<Weak<Segment>>,
+}
+
+static HOUSE: PerProcess<Mutex<House>> = PerProcess::new();
+
+/// What belongs to this process.
+// FORK: a child has a house of its own: the parent's may be locked for ever, and its rooms are the parent's to allocate in.
+pub(super) fn house() -> MutexGuard<'static, House> {
+    HOUSE.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const fn floor_of(len: usize) -> usize {
+    (len > SMALL) as usize
+}
+
+impl House {
+    /// Room for `len` bytes, a multiple of [`LINE`]: where, and whether they are known to be zero.
+    pub(super) fn take(&mut self, len: usize) -> Result<(Arc<Segment>, usize, bool), CellError> {
+        let floor = floor_of(len);
+        if let Some(found) = self.find(floor, len)? {
+            return Ok(found);
+        }
+        let rooms = &mut self.floors[floor];
+        if rooms.iter().any(|room| room.binned >= len) {
+            rooms.iter_mut().for_each(Room::merge);
+            if let Some(found) = self.find(floor, len)? {
+                return Ok(found);
+            }
+        }
+        self.build(floor, len)?;
+        Ok(self.find(floor, len)?.expect("the room was made large enough"))
+    }
+
+    fn find(&mut self, floor: usize, len: usize) -> Result<Option<(Arc<Segment>, usize, bool)>, CellError> {
+        for room in self.floors[floor].iter_mut().rev() {
+            if let Some((at, zero)) = room.take(len).map_err(cannot("make shared memory"))? {
+                return Ok(Some((Arc::clone(&room.segment), at, zero)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds a room in which there is place for `len` bytes. Each is at least an eighth of all on its floor, so that there are
+    /// never many: every one costs a descriptor.
+    fn build(&mut self, floor: usize, len: usize) -> Result<(), CellError> {
+        let least = len.checked_add(LINE).and_then(|least| least.checked_next_multiple_of(PAGE));
+        let least = least.ok_or_else(|| cannot("make shared memory")(io::ErrorKind::OutOfMemory.into()))?;
+        let all: usize = self.floors[floor].iter().map(|room| room.segment.map.len()).sum();
+        let usual = (all / 4).next_multiple_of(PAGE).clamp(FIRST[floor], MOST);
+        let room = if least > usual / 2 {
+            Room::create(least)?
+        } else {
+            // An address-space limit may not leave room for the usual size.
+            Room::create(usual).or_else(|_| Room::create(least))?
+        };
+        self.floors[floor].push(room);
+        Ok(())
+    }
+
+    /// Takes a cell back. One that a child may know is retired. Answers what must be dropped once the house is unlocked.
+    pub(super) fn put_back(
+        &mut self,
+        segment: &Arc<Segment>,
+        at: usize,
+        len: usize,
+        known: bool,
+    ) -> Option<Arc<Segment>> {
+        let rooms = &mut self.floors[floor_of(len)];
+        let index = rooms.iter().rposition(|room| Arc::ptr_eq(&room.segment, segment))?;
+        let room = &mut rooms[index];
+        room.live -= 1;
+        if known {
+            room.retired += len;
+        } else {
+            room.put_back(at, len);
+        }
+        failpoint::pass("arena.returned");
+        if room.live == 0 && (room.retired > 0 || room.served < MANY) {
+            return Some(rooms.swap_remove(index).segment);
+        }
+        let vacant = room.is_vacant();
+        if (vacant || len >= CHUNK) && self.warm() > KEEP_WARM {
+            return self.cool(floor_of(len), index, at, len);
+        }
+        None
+    }
+
+    /// Gives memory back to the system: the whole room if it is vacant, or what was just put back.
+    fn cool(&mut self, floor: usize, index: usize, at: usize, len: usize) -> Option<Arc<Segment>> {
+        let rooms = &mut self.floors[floor];
+        if rooms[index].is_vacant() {
+            return Some(rooms.swap_remove(index).segment);
+        }
+        let room = &mut rooms[index];
+        // It may have been merged with its neighbours; what is taken out is only itself.
+        if room.gaps.carve(at as u64, len as u64) {
+            // KERNEL: without the means to punch holes the memory just stays.
+            let backed = memfd::release(&*room.segment.fd, at as u64, len as u64).is_err();
+            failpoint::pass("arena.released");
+            room.gaps.put_back(at as u64, len as u64, backed);
+        }
+        None
+    }
+
+    fn warm(&self) -> u64 {
+        self.floors.iter().flatten().map(Room::warm).sum()
+    }
+
+    /// The segment of that file, if this process has mapped it already.
+    pub(super) fn known(&mut self, is_it: impl Fn(&Segment) -> bool) -> Option<Arc<Segment>> {
+        self.guests.retain(|guest| guest.strong_count() > 0);
+        let own = self.floors.iter().flatten().map(|room| Arc::clone(&room.segment));
+        own.chain(self.guests.iter().filter_map(Weak::upgrade)).find(|segment| is_it(segment))
+    }
+
+    /// Notes a segment of somebody else.
+    pub(super) fn welcome(&mut self, segment: &Arc<Segment>) {
+        self.guests.push(Arc::downgrade(segment));
+    }
+}
+
+/// What this process has allocated in shared memory. Others' segments that it has mapped do not count.
+#[must_use]
+pub fn usage() -> Usage {
+    let house = house();
+    let mut usage = Usage::default();
+    for room in house.floors.iter().flatten() {
+        usage.segments += 1;
+        usage.cells += room.live;
+        usage.warm += room.warm();
+        usage.retired += room.retired as u64;
+    }
+    usage
+}
+
+/// Lets go of the segments in which nothing is in use, which are kept for the next cells otherwise.
+pub fn trim() {
+    let mut vacant = Vec::new();
+    let mut house = house();
+    for rooms in &mut house.floors {
+        vacant.extend(rooms.extract_if(.., |room| room.is_vacant()));
+    }
+    drop(house);
+}
+
+/// What is free in each segment in which this process allocates: its length, and where each gap begins and ends.
+#[must_use]
+pub fn free_ranges() -> Vec<(usize, Vec<(usize, usize)>)> {
+    let mut house = house();
+    let rooms = house.floors.iter_mut().flatten();
+    rooms
+        .map(|room| {
+            room.merge();
+            let gaps = room.gaps.iter().map(|(at, len)| (at as usize, (at + len) as usize));
+            (room.segment.map.len(), gaps.collect())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Cell;
+    use crate::sys::{Forked, PidFd, exit_now, fork};
+    use proptest::prelude::*;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    const MIB: usize = 1 << 20;
+
+    fn blocks() -> u64 {
+        let house = house();
+        let rooms = house.floors.iter().flatten();
+        rooms.map(|room| rustix::fs::fstat(&*room.segment.fd).unwrap().st_blocks as u64 * 512).sum()
+    }
+
+    fn child_that_dies() {
+        match fork().unwrap() {
+            Forked::Child => exit_now(0),
+            Forked::Parent(pid) => drop(PidFd::open(pid).unwrap().wait().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_million_cells_leave_no_more_than_the_reserve() {
+        let mut out: Vec<Option<Cell>> = (0..64).map(|_| None).collect();
+        let mut seed = 1_u64;
+        for _ in 0..1_000_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (place, power) = ((seed >> 40) as usize % out.len(), (seed >> 50) as usize % 15);
+            out[place] = None;
+            out[place] = Some(Cell::uncleared((64 << power) - (seed >> 33) as usize % 64).unwrap());
+        }
+        out.clear();
+        let left = usage();
+        assert_eq!((left.cells, left.retired), (0, 0));
+        assert!(left.warm <= KEEP_WARM, "{left:?}");
+        assert!(blocks() <= KEEP_WARM + MIB as u64, "{} bytes are still backed", blocks());
+        trim();
+        assert_eq!(usage(), Usage::default());
+    }
+
+    #[test]
+    fn large_cells_give_their_memory_back_although_others_of_their_segment_live() {
+        // Enough that many fit into one segment.
+        let reserve: Vec<_> = (0..40).map(|_| Cell::uncleared(MIB).unwrap()).collect();
+        let full = blocks();
+        let keep: Vec<_> = reserve.into_iter().step_by(8).collect();
+        assert!(usage().warm <= KEEP_WARM + MIB as u64, "{:?}", usage());
+        assert!(blocks() <= KEEP_WARM + 8 * MIB as u64, "{} of {full}", blocks());
+        let again = Cell::new(3 * MIB).unwrap();
+        assert!((0..again.len()).step_by(4096).all(|at| again.word64(at).load(SeqCst) == 0));
+        drop(keep);
+    }
+
+    #[test]
+    fn descriptors_do_not_grow_with_the_number_of_cells() {
+        let many: Vec<_> = (0..300).map(|_| Cell::uncleared(MIB).unwrap()).collect();
+        assert!(usage().segments <= 40, "{:?}", usage());
+        drop(many);
+    }
+
+    #[test]
+    fn small_cells_that_were_freed_make_room_for_another_size() {
+        let many: Vec<_> = (0..1000).map(|_| Cell::uncleared(64).unwrap()).collect();
+        let before = usage().segments;
+        drop(many);
+        let fewer: Vec<_> = (0..60).map(|_| Cell::uncleared(1024).unwrap()).collect();
+        assert_eq!(usage().segments, before);
+        drop(fewer);
+    }
+
+    #[test]
+    fn what_a_child_may_know_waits_for_the_last_of_its_segment() {
+        let (keep, known) = (Cell::new(64).unwrap(), Cell::new(128).unwrap());
+        child_that_dies();
+        drop(known);
+        assert_eq!(usage().retired, 128);
+        drop(keep);
+        assert_eq!(usage(), Usage::default());
+    }
+
+    #[test]
+    fn what_is_free_and_what_is_out_tile_a_segment() {
+        let cells: Vec<_> =
+            [64, 640, 2000, 70_000, 64, MIB].into_iter().map(|len| Cell::new(len).unwrap()).collect();
+        let out: usize = cells.iter().map(Cell::len).sum();
+        let (mut whole, mut free) = (0, 0);
+        for (len, gaps) in free_ranges() {
+            assert!(gaps.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{gaps:?}");
+            whole += len - LINE;
+            free += gaps.iter().map(|(begin, end)| end - begin).sum::<usize>();
+        }
+        assert_eq!(whole, free + out);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn cells_never_overlap_and_keep_what_they_hold(
+            steps in prop::collection::vec((0..24_usize, 1..200_000_usize, any::<bool>()), 1..200)
+        ) {
+            let mut out: Vec<Option<(Cell, u64)>> = (0..24).map(|_| None).collect();
+            for (number, (place, len, clear)) in steps.into_iter().enumerate() {
+                let mark = number as u64 + 1;
+                let cell = if clear { Cell::new(len) } else { Cell::uncleared(len) }.unwrap();
+                prop_assert!(cell.len() >= len && cell.len() < len + LINE);
+                for at in (0..cell.len()).step_by(8) {
+                    let before = cell.word64(at).swap(mark, SeqCst);
+                    prop_assert!(!clear || before == 0);
+                }
+                out[place] = Some((cell, mark));
+                for (cell, mark) in out.iter().flatten() {
+                    for at in [0, cell.len() / 2 / 8 * 8, cell.len() - 8] {
+                        prop_assert_eq!(cell.word64(at).load(SeqCst), *mark);
+                    }
+                }
+            }
+        }
+    }
+}
