@@ -12,6 +12,7 @@ mod errors;
 mod fork;
 mod functions;
 mod handles;
+mod heap;
 mod locks;
 mod pickling;
 mod process;
@@ -22,6 +23,7 @@ mod reports;
 mod semlock;
 mod shared;
 mod stream;
+mod synchronized;
 mod system;
 mod traffic;
 mod wait;
@@ -51,6 +53,8 @@ mod _billiard {
     #[pymodule_export]
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
+    use crate::heap::{Block, shared_file, shared_trim, shared_usage};
+    #[pymodule_export]
     use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
@@ -62,6 +66,8 @@ mod _billiard {
     use crate::semlock::SemLock;
     #[pymodule_export]
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
+    #[pymodule_export]
+    use crate::synchronized::{Guarded, GuardedAttribute};
     #[pymodule_export]
     use crate::system::{
         get_pdeathsig, has_pidfd, mem_available, mem_limit, mem_rss, mem_rss_peak, oom_kills, set_pdeathsig,

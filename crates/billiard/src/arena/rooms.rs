@@ -21,8 +21,8 @@ const PAGE: usize = 4096;
 const CHUNK: usize = 64 << 10;
 /// Free memory up to this much stays for the next cells; of the rest, whole pages go back to the system.
 const KEEP_WARM: u64 = 16 << 20;
-/// A room that has served so many cells is kept although nothing in it is in use: there will be more.
-const MANY: u64 = 64;
+/// Once so many rooms were built on a floor, those in which nothing is in use are kept for what will come.
+const MANY: u64 = 16;
 
 /// A segment in which this process allocates.
 #[derive(Debug)]
@@ -34,8 +34,6 @@ struct Room {
     /// Bytes in them.
     binned: usize,
     live: usize,
-    /// How many cells there ever were in it.
-    served: u64,
     /// Bytes that nobody gets any more, since a child may still use them.
     retired: usize,
 }
@@ -49,7 +47,6 @@ impl Room {
             bins: array::from_fn(|_| Vec::new()),
             binned: 0,
             live: 0,
-            served: 0,
             retired: 0,
         })
     }
@@ -59,7 +56,6 @@ impl Room {
         let taken = self.find(len)?;
         if taken.is_some() {
             self.live += 1;
-            self.served += 1;
             failpoint::pass("arena.taken");
         }
         Ok(taken)
@@ -135,6 +131,8 @@ pub struct Usage {
 pub(super) struct House {
     /// For small cells, and for all others.
     floors: [Vec<Room>; 2],
+    /// How many rooms were ever built on each.
+    built: [u64; 2],
     /// Segments of others that are mapped here.
     guests: Vec<Weak<Segment>>,
 }
@@ -192,6 +190,7 @@ impl House {
             Room::create(usual).or_else(|_| Room::create(least))?
         };
         self.floors[floor].push(room);
+        self.built[floor] += 1;
         Ok(())
     }
 
@@ -203,6 +202,7 @@ impl House {
         len: usize,
         known: bool,
     ) -> Option<Arc<Segment>> {
+        let few = self.built[floor_of(len)] < MANY;
         let rooms = &mut self.floors[floor_of(len)];
         let index = rooms.iter().rposition(|room| Arc::ptr_eq(&room.segment, segment))?;
         let room = &mut rooms[index];
@@ -213,7 +213,7 @@ impl House {
             room.put_back(at, len);
         }
         failpoint::pass("arena.returned");
-        if room.live == 0 && (room.retired > 0 || room.served < MANY) {
+        if room.live == 0 && (room.retired > 0 || few) {
             return Some(rooms.swap_remove(index).segment);
         }
         let vacant = room.is_vacant();
@@ -333,6 +333,18 @@ mod tests {
         assert_eq!((left.cells, left.retired), (0, 0));
         assert!(left.warm <= KEEP_WARM, "{left:?}");
         assert!(blocks() <= KEEP_WARM + MIB as u64, "{} bytes are still backed", blocks());
+        trim();
+        assert_eq!(usage(), Usage::default());
+    }
+
+    #[test]
+    fn what_is_empty_goes_at_first_and_stays_when_it_is_wanted_again_and_again() {
+        drop(Cell::new(64).unwrap());
+        assert_eq!(usage(), Usage::default());
+        for _ in 0..2 * MANY {
+            drop(Cell::new(64).unwrap());
+        }
+        assert_eq!((usage().segments, house().built[0]), (1, MANY));
         trim();
         assert_eq!(usage(), Usage::default());
     }
