@@ -203,7 +203,7 @@ def _rebuild_wrapper(sent: Any, at: int, length: int, size: int) -> BufferWrappe
 
 
 def trim() -> None:
-    """Give memory back to the system that is kept for the next blocks, up to 16 MiB of it."""
+    """Give memory back to the system that is kept for the next blocks, up to 64 MiB of it."""
     _billiard.shared_trim()
 
 

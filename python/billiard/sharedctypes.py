@@ -39,9 +39,7 @@ typecode_to_type: dict[str, type[Any]] = {
 }
 
 #: The locks that no subclass has changed; what is done with them needs no call of Python code.
-_NATIVE_LOCKS = frozenset(
-    (_billiard.Lock, _billiard.RLock, _billiard.Semaphore, _billiard.BoundedSemaphore)
-)
+_NATIVE_LOCKS = frozenset((_billiard.Lock, _billiard.RLock, _billiard.Semaphore, _billiard.BoundedSemaphore))
 
 
 def _type_of(typecode_or_type: _Type) -> Any:
@@ -106,8 +104,8 @@ def Value(typecode_or_type: _Type, *args: Any, **kwds: Any) -> Any:
     Args:
         typecode_or_type: Its type, or the letter that stands for it: one of ``cubBhHiIlLqQfd``.
         args: What its type is called with; without them it is zero.
-        lock: By keyword. True or ``None`` for a new `RLock`; whatever has ``acquire`` and ``release``; False for
-            no lock: then the object is what `RawValue` returns.
+        lock: By keyword. True or ``None`` for a new `RLock`; whatever has ``acquire`` and ``release``; False
+            for no lock: then the object is what `RawValue` returns.
         ctx: By keyword. The context that a new lock belongs to.
 
     Returns:
@@ -190,8 +188,8 @@ def synchronized(obj: Any, lock: Any = None, ctx: BaseContext | None = None) -> 
         ctx: The context that a new lock belongs to; ``None`` for the one in use.
 
     Returns:
-        A `Synchronized`, `SynchronizedString` or `SynchronizedArray`; for a structure, an object of a class of
-        its own that has the structure's fields.
+        A `Synchronized`, `SynchronizedString` or `SynchronizedArray`; for a structure, an object of a class
+        of its own that has the structure's fields.
 
     Raises:
         AssertionError: It has a lock already.
@@ -227,7 +225,7 @@ def _class_of(type_: Any) -> type[SynchronizedBase]:
 
 
 def make_property(name: str) -> Any:
-    """Return the attribute of a wrapper's class that reads and sets this attribute of its object, under the lock."""
+    """Return the attribute of a wrapper's class that stands for this one of its object, under the lock."""
     try:
         return prop_cache[name]
     except KeyError:

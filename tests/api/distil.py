@@ -86,8 +86,8 @@ NEEDED = {
     """,
     "heap": "Arena Heap BufferWrapper._heap Heap._alignment Heap._roundup rebuild_arena reduce_arena",
     "sharedctypes": """
-        Synchronized SynchronizedArray SynchronizedBase SynchronizedString class_cache make_property prop_cache
-        rebuild_ctype reduce_ctype typecode_to_type
+        Synchronized SynchronizedArray SynchronizedBase SynchronizedString class_cache make_property
+        prop_cache rebuild_ctype reduce_ctype typecode_to_type
     """,
     "synchronize": """
         Barrier RECURSIVE_MUTEX SEMAPHORE SEM_VALUE_MAX SemLock SemLock._make_name _semname sem_unlink

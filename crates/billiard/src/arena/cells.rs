@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use super::rooms::house;
+use super::rooms::{house, size_of};
 use super::segment::{File, LINE, Segment};
 use crate::sys::{Identity, descriptor, forks, me};
 
@@ -101,8 +101,8 @@ impl Cell {
 
     /// A cell, and whether it is known to be zero.
     fn take(len: usize) -> Result<(Self, bool), CellError> {
-        let whole = len.max(1).checked_next_multiple_of(LINE);
-        let len = whole.ok_or_else(|| cannot("make shared memory")(io::ErrorKind::OutOfMemory.into()))?;
+        let len =
+            size_of(len).ok_or_else(|| cannot("make shared memory")(io::ErrorKind::OutOfMemory.into()))?;
         let mut house = house();
         let forks = forks();
         let (segment, at, zero) = house.take(len)?;
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_segment_goes_with_its_last_cell() {
         // Alone in its segment, and more than is kept for others.
-        let large = Cell::new(32 << 20).unwrap();
+        let large = Cell::uncleared(128 << 20).unwrap();
         let segment = Arc::downgrade(&large.segment);
         drop(large);
         assert!(segment.upgrade().is_none());

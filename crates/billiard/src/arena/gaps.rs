@@ -107,6 +107,11 @@ impl Gaps {
         self.warm
     }
 
+    /// The same, of those with memory behind them; the smallest first.
+    pub(super) fn iter_warm(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.by_size.range(..(true, 0, 0)).map(|(_, len, at)| (*at, *len))
+    }
+
     /// Where each gap begins, and how long it is, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.by_place.iter().map(|(at, gap)| (*at, gap.len))

@@ -10,9 +10,15 @@ use super::{CellError, cannot};
 use crate::failpoint;
 use crate::sys::{PerProcess, memfd};
 
-/// Cells up to this size are small: they have rooms of their own, and one that is free is kept for the next of its size.
+/// Cells up to this size are small: they have rooms of their own, and there is one class for each multiple of [`LINE`].
 const SMALL: usize = 1024;
-const BINS: usize = SMALL / LINE;
+/// Up to this size there are classes, above [`SMALL`] four from each power of two to the next. One that is free is kept for
+/// the next of its class, and not merged with its neighbours at once.
+const CLASSED: usize = 64 << 10;
+const SMALL_CLASSES: usize = SMALL / LINE;
+const CLASSES: usize = SMALL_CLASSES + 4 * (CLASSED / SMALL).ilog2() as usize;
+/// When so much of a room is free in such pieces, they are merged after all, and what is too much goes back to the system.
+const MERGE: usize = 4 << 20;
 /// The least size of a room, by floor. Only what is used of it takes memory.
 const FIRST: [usize; 2] = [64 << 10, 4 << 20];
 const MOST: usize = 1 << 30;
@@ -20,17 +26,47 @@ const PAGE: usize = 4096;
 /// How much is given memory at a time.
 const CHUNK: usize = 64 << 10;
 /// Free memory up to this much stays for the next cells; of the rest, whole pages go back to the system.
-const KEEP_WARM: u64 = 16 << 20;
+const KEEP_WARM: u64 = 64 << 20;
 /// Once so many rooms were built on a floor, those in which nothing is in use are kept for what will come.
 const MANY: u64 = 16;
+
+/// The size that a cell of at least `len` bytes has. `None`: larger than anything.
+pub(super) fn size_of(len: usize) -> Option<usize> {
+    let step = if len <= SMALL || len > CLASSED { LINE } else { 1 << ((len - 1).ilog2() - 2) };
+    len.max(1).checked_next_multiple_of(step)
+}
+
+/// The class of a size that has one.
+const fn class_of(size: usize) -> Option<usize> {
+    if size <= SMALL {
+        return Some(size / LINE - 1);
+    }
+    if size > CLASSED {
+        return None;
+    }
+    let power = (size - 1).ilog2();
+    // How many quarters above the power of two: 0 to 3.
+    let quarter = (size - 1) / (1 << (power - 2)) - 4;
+    Some(SMALL_CLASSES + 4 * (power - SMALL.ilog2()) as usize + quarter)
+}
+
+/// The size of the cells of a class.
+const fn size_in(class: usize) -> usize {
+    if class < SMALL_CLASSES {
+        return (class + 1) * LINE;
+    }
+    let above = class - SMALL_CLASSES;
+    let power = SMALL << (above / 4);
+    power + (above % 4 + 1) * (power / 4)
+}
 
 /// A segment in which this process allocates.
 #[derive(Debug)]
 struct Room {
     segment: Arc<Segment>,
     gaps: Gaps,
-    /// Where free small cells begin, by size.
-    bins: [Vec<usize>; BINS],
+    /// Where free cells begin, by class.
+    bins: [Vec<usize>; CLASSES],
     /// Bytes in them.
     binned: usize,
     live: usize,
@@ -51,23 +87,15 @@ impl Room {
         })
     }
 
-    /// Room for `len` bytes: where, and whether they are known to be zero.
-    fn take(&mut self, len: usize) -> io::Result<Option<(usize, bool)>> {
-        let taken = self.find(len)?;
-        if taken.is_some() {
-            self.live += 1;
-            failpoint::pass("arena.taken");
-        }
-        Ok(taken)
+    /// A free cell of a class.
+    fn take_kept(&mut self, class: usize) -> Option<usize> {
+        let at = self.bins[class].pop()?;
+        self.binned -= size_in(class);
+        Some(at)
     }
 
-    fn find(&mut self, len: usize) -> io::Result<Option<(usize, bool)>> {
-        if len <= SMALL
-            && let Some(at) = self.bins[len / LINE - 1].pop()
-        {
-            self.binned -= len;
-            return Ok(Some((at, false)));
-        }
+    /// Room for `len` bytes: where, and whether they are known to be zero.
+    fn take(&mut self, len: usize) -> io::Result<Option<(usize, bool)>> {
         let Some((at, backed)) = self.gaps.take(len as u64) else { return Ok(None) };
         if !backed {
             let more = self.gaps.take_bare(at + len as u64, CHUNK.saturating_sub(len) as u64);
@@ -84,23 +112,41 @@ impl Room {
         Ok(Some((at as usize, !backed)))
     }
 
+    /// Counts a cell that was taken.
+    fn lend(&mut self) -> Arc<Segment> {
+        self.live += 1;
+        failpoint::pass("arena.taken");
+        Arc::clone(&self.segment)
+    }
+
     fn put_back(&mut self, at: usize, len: usize) {
-        if len <= SMALL {
-            self.bins[len / LINE - 1].push(at);
-            self.binned += len;
-        } else {
-            self.gaps.put_back(at as u64, len as u64, true);
+        match class_of(len) {
+            Some(class) => {
+                self.bins[class].push(at);
+                self.binned += len;
+            }
+            None => self.gaps.put_back(at as u64, len as u64, true),
         }
     }
 
-    /// Merges the free small cells with what is around them.
+    /// Merges the free cells that are kept by class with what is around them.
     fn merge(&mut self) {
-        for (bin, places) in self.bins.iter_mut().enumerate() {
+        for (class, places) in self.bins.iter_mut().enumerate() {
             for at in places.drain(..) {
-                self.gaps.put_back(at as u64, ((bin + 1) * LINE) as u64, true);
+                self.gaps.put_back(at as u64, size_in(class) as u64, true);
             }
         }
         self.binned = 0;
+    }
+
+    /// Gives the memory behind a free range back to the system.
+    fn cool(&mut self, at: u64, len: u64) {
+        if self.gaps.carve(at, len) {
+            // KERNEL: without the means to punch holes the memory just stays.
+            let backed = memfd::release(&*self.segment.fd, at, len).is_err();
+            failpoint::pass("arena.released");
+            self.gaps.put_back(at, len, backed);
+        }
     }
 
     const fn warm(&self) -> u64 {
@@ -150,14 +196,14 @@ const fn floor_of(len: usize) -> usize {
 }
 
 impl House {
-    /// Room for `len` bytes, a multiple of [`LINE`]: where, and whether they are known to be zero.
+    /// Room for `len` bytes, one of the sizes that there are: where, and whether they are known to be zero.
     pub(super) fn take(&mut self, len: usize) -> Result<(Arc<Segment>, usize, bool), CellError> {
         let floor = floor_of(len);
         if let Some(found) = self.find(floor, len)? {
             return Ok(found);
         }
         let rooms = &mut self.floors[floor];
-        if rooms.iter().any(|room| room.binned >= len) {
+        if rooms.iter().any(|room| room.binned >= len / 8) {
             rooms.iter_mut().for_each(Room::merge);
             if let Some(found) = self.find(floor, len)? {
                 return Ok(found);
@@ -168,9 +214,17 @@ impl House {
     }
 
     fn find(&mut self, floor: usize, len: usize) -> Result<Option<(Arc<Segment>, usize, bool)>, CellError> {
-        for room in self.floors[floor].iter_mut().rev() {
+        let rooms = &mut self.floors[floor];
+        if let Some(class) = class_of(len) {
+            for room in rooms.iter_mut().rev() {
+                if let Some(at) = room.take_kept(class) {
+                    return Ok(Some((room.lend(), at, false)));
+                }
+            }
+        }
+        for room in rooms.iter_mut().rev() {
             if let Some((at, zero)) = room.take(len).map_err(cannot("make shared memory"))? {
-                return Ok(Some((Arc::clone(&room.segment), at, zero)));
+                return Ok(Some((room.lend(), at, zero)));
             }
         }
         Ok(None)
@@ -217,25 +271,24 @@ impl House {
             return Some(rooms.swap_remove(index).segment);
         }
         let vacant = room.is_vacant();
-        if (vacant || len >= CHUNK) && self.warm() > KEEP_WARM {
-            return self.cool(floor_of(len), index, at, len);
+        let crumbs = room.binned >= MERGE;
+        if crumbs {
+            room.merge();
         }
-        None
-    }
-
-    /// Gives memory back to the system: the whole room if it is vacant, or what was just put back.
-    fn cool(&mut self, floor: usize, index: usize, at: usize, len: usize) -> Option<Arc<Segment>> {
-        let rooms = &mut self.floors[floor];
-        if rooms[index].is_vacant() {
+        if !(vacant || crumbs || len >= CHUNK) || self.warm() <= KEEP_WARM {
+            return None;
+        }
+        let rooms = &mut self.floors[floor_of(len)];
+        if vacant {
             return Some(rooms.swap_remove(index).segment);
         }
         let room = &mut rooms[index];
-        // It may have been merged with its neighbours; what is taken out is only itself.
-        if room.gaps.carve(at as u64, len as u64) {
-            // KERNEL: without the means to punch holes the memory just stays.
-            let backed = memfd::release(&*room.segment.fd, at as u64, len as u64).is_err();
-            failpoint::pass("arena.released");
-            room.gaps.put_back(at as u64, len as u64, backed);
+        if crumbs {
+            let large: Vec<_> = room.gaps.iter_warm().filter(|(_, len)| *len >= CHUNK as u64).collect();
+            large.into_iter().for_each(|(at, len)| room.cool(at, len));
+        } else {
+            // It may have been merged with its neighbours; what goes is only itself.
+            room.cool(at as u64, len as u64);
         }
         None
     }
@@ -352,9 +405,9 @@ mod tests {
     #[test]
     fn large_cells_give_their_memory_back_although_others_of_their_segment_live() {
         // Enough that many fit into one segment.
-        let reserve: Vec<_> = (0..40).map(|_| Cell::uncleared(MIB).unwrap()).collect();
+        let reserve: Vec<_> = (0..200).map(|_| Cell::uncleared(MIB).unwrap()).collect();
         let full = blocks();
-        let keep: Vec<_> = reserve.into_iter().step_by(8).collect();
+        let keep: Vec<_> = reserve.into_iter().step_by(40).collect();
         assert!(usage().warm <= KEEP_WARM + MIB as u64, "{:?}", usage());
         assert!(blocks() <= KEEP_WARM + 8 * MIB as u64, "{} of {full}", blocks());
         let again = Cell::new(3 * MIB).unwrap();
@@ -367,6 +420,27 @@ mod tests {
         let many: Vec<_> = (0..300).map(|_| Cell::uncleared(MIB).unwrap()).collect();
         assert!(usage().segments <= 40, "{:?}", usage());
         drop(many);
+    }
+
+    #[test]
+    fn each_size_has_the_class_that_gives_it_back() {
+        let mut sizes: Vec<_> = (0..=CLASSED).filter_map(size_of).collect();
+        sizes.dedup();
+        assert!(sizes.iter().all(|size| class_of(*size).is_some_and(|class| size_in(class) == *size)));
+        assert_eq!(sizes, (0..CLASSES).map(size_in).collect::<Vec<_>>());
+        assert_eq!(
+            (class_of(CLASSED + 1), size_of(CLASSED + 1), size_of(usize::MAX)),
+            (None, Some(CLASSED + LINE), None)
+        );
+    }
+
+    #[test]
+    fn many_small_cells_give_their_memory_back_although_one_of_them_lives() {
+        let mut many: Vec<_> = (0..50_000).map(|_| Cell::uncleared(4096).unwrap()).collect();
+        let full = blocks();
+        many.truncate(1);
+        assert!(usage().warm <= KEEP_WARM + 2 * MERGE as u64, "{:?}", usage());
+        assert!(full > 200_000_000 && blocks() < full / 2, "{} of {full}", blocks());
     }
 
     #[test]
@@ -413,7 +487,7 @@ mod tests {
             for (number, (place, len, clear)) in steps.into_iter().enumerate() {
                 let mark = number as u64 + 1;
                 let cell = if clear { Cell::new(len) } else { Cell::uncleared(len) }.unwrap();
-                prop_assert!(cell.len() >= len && cell.len() < len + LINE);
+                prop_assert!(cell.len() >= len && cell.len() < len + len / 4 + LINE);
                 for at in (0..cell.len()).step_by(8) {
                     let before = cell.word64(at).swap(mark, SeqCst);
                     prop_assert!(!clear || before == 0);
