@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 from billiard.heap import BufferWrapper
+from billiard.shared_memory import ShareableList, SharedMemory
 
 
 class Point(ctypes.Structure):
@@ -79,3 +80,28 @@ def put_block(queue: Any, answers: Any, text: bytes) -> None:
     queue.put(wrapper)
     # The one that sends it must be there until it has arrived.
     answers.get(timeout=30)
+
+
+def set_named(memory: SharedMemory, items: ShareableList) -> None:
+    memory.buf[:5] = b"child"
+    items[0] += 1
+    items[1] = "other"
+
+
+def make_named(queue: Any) -> None:
+    memory = SharedMemory(create=True, size=100)
+    memory.buf[:3] = b"abc"
+    memory.close()
+    queue.put(memory.name)
+
+
+def make_named_and_die(queue: Any) -> None:
+    make_named(queue)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def open_named_and_die(name: str, go: Any) -> None:
+    memory = SharedMemory(name)
+    memory.buf[0] = 1
+    go.set()
+    os.kill(os.getpid(), signal.SIGKILL)
