@@ -113,6 +113,7 @@ impl Gaps {
     }
 
     /// Where each gap begins, and how long it is, in order.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.by_place.iter().map(|(at, gap)| (*at, gap.len))
     }

@@ -15,4 +15,4 @@ pub use cells::{Cell, CellError, Parcel};
 pub(crate) use extents::descriptor;
 pub use extents::{Allocator, Area, Extent, Lease};
 pub use mapping::Mapping;
-pub use rooms::{Usage, free_ranges, trim, usage};
+pub use rooms::{Usage, trim, usage};

@@ -22,6 +22,8 @@ const MERGE: usize = 4 << 20;
 /// The least size of a room, by floor. Only what is used of it takes memory.
 const FIRST: [usize; 2] = [64 << 10, 4 << 20];
 const MOST: usize = 1 << 30;
+/// Up to this size each room is twice as large as all before it, by floor.
+const SOON: [usize; 2] = [1 << 20, 16 << 20];
 const PAGE: usize = 4096;
 /// How much is given memory at a time.
 const CHUNK: usize = 64 << 10;
@@ -236,7 +238,7 @@ impl House {
         let least = len.checked_add(LINE).and_then(|least| least.checked_next_multiple_of(PAGE));
         let least = least.ok_or_else(|| cannot("make shared memory")(io::ErrorKind::OutOfMemory.into()))?;
         let all: usize = self.floors[floor].iter().map(|room| room.segment.map.len()).sum();
-        let usual = (all / 4).next_multiple_of(PAGE).clamp(FIRST[floor], MOST);
+        let usual = (2 * all).min(SOON[floor]).max(all / 4).next_multiple_of(PAGE).clamp(FIRST[floor], MOST);
         let room = if least > usual / 2 {
             Room::create(least)?
         } else {
@@ -334,20 +336,6 @@ pub fn trim() {
     drop(house);
 }
 
-/// What is free in each segment in which this process allocates: its length, and where each gap begins and ends.
-#[must_use]
-pub fn free_ranges() -> Vec<(usize, Vec<(usize, usize)>)> {
-    let mut house = house();
-    let rooms = house.floors.iter_mut().flatten();
-    rooms
-        .map(|room| {
-            room.merge();
-            let gaps = room.gaps.iter().map(|(at, len)| (at as usize, (at + len) as usize));
-            (room.segment.map.len(), gaps.collect())
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,6 +350,19 @@ mod tests {
         let house = house();
         let rooms = house.floors.iter().flatten();
         rooms.map(|room| rustix::fs::fstat(&*room.segment.fd).unwrap().st_blocks as u64 * 512).sum()
+    }
+
+    /// What is free in each segment in which this process allocates: its length, and where each gap begins and ends.
+    fn free_ranges() -> Vec<(usize, Vec<(usize, usize)>)> {
+        let mut house = house();
+        let rooms = house.floors.iter_mut().flatten();
+        rooms
+            .map(|room| {
+                room.merge();
+                let gaps = room.gaps.iter().map(|(at, len)| (at as usize, (at + len) as usize));
+                (room.segment.map.len(), gaps.collect())
+            })
+            .collect()
     }
 
     fn child_that_dies() {
