@@ -57,6 +57,8 @@ ORDER = (
     "pingpong",
     "semaphores",
     "deaths",
+    "counting",
+    "allocating",
     "queue_throughput",
     "queue_large",
     "queue_roundtrip",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import billiard
-from billiard import forkserver
+from billiard import forkserver, heap
 from billiard.context import BaseContext
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -64,6 +64,7 @@ def _shared_memory() -> set[str]:
 
 def census() -> set[str]:
     """Everything this process holds that could outlive a test."""
+    heap.trim()
     return _children() | _descriptors() | _threads() | _shared_memory()
 
 

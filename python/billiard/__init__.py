@@ -30,6 +30,7 @@ __homepage__ = "https://github.com/celery/billiard"
 __docformat__ = "restructuredtext"
 
 __all__ = [
+    "Array",
     "AuthenticationError",
     "Barrier",
     "BoundedSemaphore",
@@ -44,11 +45,14 @@ __all__ = [
     "ProcessError",
     "Queue",
     "RLock",
+    "RawArray",
+    "RawValue",
     "Semaphore",
     "SimpleQueue",
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
     "TimeoutError",
+    "Value",
     "WorkerLostError",
     "active_children",
     "allow_connection_pickling",
@@ -89,6 +93,10 @@ allow_connection_pickling = _default.allow_connection_pickling
 Queue = _default.Queue
 JoinableQueue = _default.JoinableQueue
 SimpleQueue = _default.SimpleQueue
+RawValue = _default.RawValue
+RawArray = _default.RawArray
+Value = _default.Value
+Array = _default.Array
 cpu_count = _default.cpu_count
 usable_cpu_count = _default.usable_cpu_count
 forking_enable = _default.forking_enable

@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "MessageQueue", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "MessageQueue", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -170,6 +170,54 @@ class Barrier:
     def waiting(self, /) -> int:
         """
         How many wait.
+        """
+
+@final
+class Block:
+    """
+    A block of shared memory, as a buffer of bytes that can be written to. It is given back when it and all views of it are gone.
+
+    Args:
+        size: How many bytes.
+        clear: Whether they shall be zero. Otherwise they may be what a block of this process has held before.
+
+    Raises:
+        MemoryError: There is not that much.
+        OSError: No memory or descriptor is left.
+    """
+    def __len__(self, /) -> int: ...
+    def __new__(cls, /, size: SupportsIndex, clear: bool = True) -> Block: ...
+    @property
+    def address(self, /) -> int:
+        """
+        Where it begins in the memory of this process.
+        """
+    @property
+    def buffer(self, /) -> Block:
+        """
+        The block itself, which is a buffer.
+        """
+    def place(self, /) -> tuple[int, int, int]:
+        """
+        Where it lives, as for locks.
+        """
+    @staticmethod
+    def receive(place: tuple[SupportsIndex, SupportsIndex, SupportsIndex], size: SupportsIndex) -> Block:
+        """
+        The block that another process has sent.
+
+        Args:
+            place: Where it lives.
+            size: How many bytes it has.
+
+        Raises:
+            RuntimeError: There is no such thing there.
+            OSError: No descriptor is left.
+        """
+    @property
+    def room(self, /) -> int:
+        """
+        How many bytes it takes: its size, rounded up.
         """
 
 class BoundedSemaphore(Semaphore):
@@ -675,6 +723,71 @@ class Feeder:
         """
         Feed the stream until the inputs end, raise, or nobody wants them.
         """
+
+@disjoint_base
+class Guarded:
+    """
+    An object and its lock: what `billiard.sharedctypes` makes its classes of.
+    """
+    def __enter__(self, /) -> Any: ...
+    def __exit__(self, /, *args: "object") -> Any: ...
+    def __new__(cls, /, *args: "object", **kwargs: "object") -> Guarded: ...
+    def _count_items(self, /) -> int:
+        """
+        How many items the object has. Their number never changes, so the lock is not needed.
+        """
+    def _get_item(self, /, i: Any) -> Any:
+        """
+        Return an item, or a list of some, under the lock.
+        """
+    @property
+    def _lock(self, /) -> Any: ...
+    def _make(self, /, obj: Any, lock: Any, native: bool) -> None:
+        """
+        Make it what it is.
+
+        Args:
+            obj: What is guarded.
+            lock: Whatever has `acquire` and `release`.
+            native: Whether it is a lock of this package and of no subclass.
+        """
+    @property
+    def _obj(self, /) -> Any: ...
+    def _set_item(self, /, i: Any, value: Any) -> None:
+        """
+        Set an item, or some, under the lock.
+        """
+    @property
+    def acquire(self, /) -> Any:
+        """
+        Acquire the lock, as it is acquired.
+        """
+    def get_lock(self, /) -> Any:
+        """
+        Return the lock.
+        """
+    def get_obj(self, /) -> Any:
+        """
+        Return the object itself, without the lock.
+        """
+    @property
+    def release(self, /) -> Any:
+        """
+        Release the lock, as it is released.
+        """
+
+@final
+class GuardedAttribute:
+    """
+    An attribute of a guarded object that is read and set under its lock.
+
+    Args:
+        name: Which attribute.
+    """
+    def __delete__(self, instance: Any, /) -> None: ...
+    def __get__(self, instance: Any | None, owner: Any | None = None, /) -> Any: ...
+    def __new__(cls, /, name: str) -> GuardedAttribute: ...
+    def __set__(self, instance: Any, value: Any, /) -> None: ...
 
 @disjoint_base
 class IMapIterator:
@@ -1501,6 +1614,34 @@ def set_pdeathsig(signal: SupportsIndex) -> None:
 
     Raises:
         OSError: No such signal.
+    """
+
+def shared_file(size: SupportsIndex) -> int:
+    """
+    Shared memory with a descriptor of its own, of zeros.
+
+    Args:
+        size: How many bytes.
+
+    Returns:
+        Its descriptor, which belongs to the caller.
+
+    Raises:
+        OSError: No memory or descriptor is left.
+    """
+
+def shared_trim() -> None:
+    """
+    Give memory back to the system that is kept for the next blocks, where nothing near it is in use.
+    """
+
+def shared_usage() -> dict[str, int]:
+    """
+    What this process has allocated in shared memory that lives for long: locks, Values, Arrays, buffers.
+
+    Returns:
+        `segments`: how many pieces it is in; `blocks`: how many are in use; `warm`: bytes that are free and kept for the next
+        ones; `retired`: bytes that children may still use, and that are freed with the rest of their segment.
     """
 
 def spawn(path: SupportsGetItem[int, SupportsIndex], args: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], env: SupportsGetItem[int, SupportsGetItem[int, SupportsIndex]], keep: SupportsGetItem[int, SupportsIndex], for_children: bool = False, pidfd: bool = True) -> Child:

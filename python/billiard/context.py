@@ -51,6 +51,14 @@ _KNOWN_METHODS = ("fork", "spawn", "forkserver")
 _CPU_COUNT_VARIABLE = "BILLIARD_CPU_COUNT"
 
 
+def _only_lock(options: dict[str, Any]) -> Any:
+    """What a factory is told about the lock, and nothing else."""
+    lock = options.pop("lock", True)
+    if options:
+        raise TypeError(f"unexpected keyword arguments: {', '.join(options)}; there is only `lock`")
+    return lock
+
+
 class BaseContext:
     """The factories, for one way of starting processes."""
 
@@ -246,6 +254,53 @@ class BaseContext:
         from .queues import SimpleQueue
 
         return SimpleQueue(ctx=self.get_context())
+
+    def RawValue(self, typecode_or_type: str | type[Any], *args: Any) -> Any:
+        """Return an object of `ctypes` in shared memory; see `billiard.sharedctypes.RawValue`."""
+        from .sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: str | type[Any], size_or_initializer: Any) -> Any:
+        """Return an array of `ctypes` in shared memory; see `billiard.sharedctypes.RawArray`."""
+        from .sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: str | type[Any], *args: Any, **kwargs: Any) -> Any:
+        """Return an object of `ctypes` in shared memory, with a lock; see `billiard.sharedctypes.Value`.
+
+        Args:
+            typecode_or_type: Its type, or the letter that stands for it.
+            args: What its type is called with.
+            kwargs: ``lock``: True, a lock, or False for none.
+
+        Raises:
+            TypeError: There is no such type or keyword.
+        """
+        from .sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=_only_lock(kwargs), ctx=self.get_context())
+
+    def Array(
+        self, typecode_or_type: str | type[Any], size_or_initializer: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return an array of `ctypes` in shared memory, with a lock; see `billiard.sharedctypes.Array`.
+
+        Args:
+            typecode_or_type: The type of its items, or the letter that stands for it.
+            size_or_initializer: How many items, or a sequence of them.
+            args: Nothing; the original ignores what is given here.
+            kwargs: ``lock``: True, a lock, or False for none.
+
+        Raises:
+            TypeError: There is no such type or keyword, or there are more arguments.
+        """
+        from .sharedctypes import Array
+
+        if args:
+            raise TypeError(f"Array() takes 2 positional arguments, not {2 + len(args)}; give `lock` by name")
+        return Array(typecode_or_type, size_or_initializer, lock=_only_lock(kwargs), ctx=self.get_context())
 
     def freeze_support(self) -> None:
         """Be the child, if this process is one that a frozen program has started; nothing anywhere else."""

@@ -20,7 +20,7 @@ from typing import Any
 MODULES = """
     billiard process context popen_fork popen_spawn_posix popen_forkserver spawn forkserver reduction
     resource_sharer semaphore_tracker util common compat connection dummy dummy.connection einfo exceptions
-    pool queues synchronize
+    pool queues synchronize heap sharedctypes
 """
 
 #: Names that are not declared public, or are another module's, and that programs use all the same: Celery
@@ -84,6 +84,11 @@ NEEDED = {
         Pool._stop_task_handler Pool._terminate_pool Pool._wrap_exception
         Worker._do_exit Worker._ensure_messages_consumed Worker._make_child_methods Worker._make_recv_method
     """,
+    "heap": "Arena Heap BufferWrapper._heap Heap._alignment Heap._roundup rebuild_arena reduce_arena",
+    "sharedctypes": """
+        Synchronized SynchronizedArray SynchronizedBase SynchronizedString class_cache make_property
+        prop_cache rebuild_ctype reduce_ctype typecode_to_type
+    """,
     "synchronize": """
         Barrier RECURSIVE_MUTEX SEMAPHORE SEM_VALUE_MAX SemLock SemLock._make_name _semname sem_unlink
         Barrier._count Barrier._state
@@ -103,6 +108,7 @@ VARIABLE = {
     "spawn": "old_main_modules",
     "util": "_finalizer_registry _log_to_stderr _logger",
     "common": "SIGMAP _should_have_exited",
+    "sharedctypes": "prop_cache typecode_to_type",
 }
 
 #: Where users find what is defined elsewhere, in a place that is not the same in every Python.

@@ -13,6 +13,7 @@ mod errors;
 mod fork;
 mod functions;
 mod handles;
+mod heap;
 mod holding;
 mod letters;
 mod locks;
@@ -25,6 +26,7 @@ mod reports;
 mod semlock;
 mod shared;
 mod stream;
+mod synchronized;
 mod system;
 mod traffic;
 mod wait;
@@ -54,6 +56,8 @@ mod _billiard {
     #[pymodule_export]
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
+    use crate::heap::{Block, shared_file, shared_trim, shared_usage};
+    #[pymodule_export]
     use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
@@ -65,6 +69,8 @@ mod _billiard {
     use crate::semlock::SemLock;
     #[pymodule_export]
     use crate::stream::{Feeder, IMapIterator, IMapUnorderedIterator};
+    #[pymodule_export]
+    use crate::synchronized::{Guarded, GuardedAttribute};
     #[pymodule_export]
     use crate::system::{
         get_pdeathsig, has_pidfd, mem_available, mem_limit, mem_rss, mem_rss_peak, oom_kills, set_pdeathsig,

@@ -1,30 +1,15 @@
-//! Cells: small pieces of shared memory, many of them in one segment with one descriptor.
-//!
-//! Only the process that made a segment allocates in it; children that need cells of their own make segments of their own.
-//! So no lock is shared, and a child that dies leaves no hole.
-//!
-//! When the process that made a cell lets go of it, children may still use it. Who cannot know the cell does not: one that
-//! was never sent, and that is younger than the last fork, is allocated again at once. Every other cell is *retired*: nobody
-//! gets its memory until nothing of its segment is in use here. Then the segment itself is let go of, and the kernel frees
-//! it when the last child has; it counts mappings, whoever dies. So what is left of retired cells is at most the rest of a
-//! segment for each cell that is still in use.
+//! Cells: pieces of shared memory, many of them in one segment with one descriptor. `README.md` tells who gets whose memory.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use super::segment::{File, Segment};
+use super::rooms::{house, size_of};
+use super::segment::{File, LINE, Segment};
 use crate::sys::{Identity, descriptor, forks, me};
-
-/// What cells begin at and are multiples of: a line of the processor's cache, so that neighbours do not disturb each other.
-pub(super) const LINE: usize = 64;
-/// The size of the first segment; each further one is twice as large, up to [`LARGEST`].
-const FIRST: usize = 64 << 10;
-const LARGEST: usize = 1 << 20;
 
 /// Why there is no cell.
 #[derive(Debug, thiserror::Error)]
@@ -49,81 +34,6 @@ pub enum CellError {
 
 pub(super) fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> CellError {
     move |source| CellError::Os { doing, source }
-}
-
-/// A segment in which this process allocates.
-#[derive(Debug)]
-struct Room {
-    segment: Arc<Segment>,
-    /// What can be allocated: begin and length.
-    gaps: BTreeMap<usize, usize>,
-    live: usize,
-}
-
-impl Room {
-    fn take(&mut self, len: usize) -> Option<usize> {
-        let (&at, &room) = self.gaps.iter().find(|(_, room)| **room >= len)?;
-        self.gaps.remove(&at);
-        if room > len {
-            self.gaps.insert(at + len, room - len);
-        }
-        self.live += 1;
-        Some(at)
-    }
-
-    fn put_back(&mut self, at: usize, len: usize) {
-        let (mut at, mut len) = (at, len);
-        if let Some((&before, &room)) = self.gaps.range(..at).next_back()
-            && before + room == at
-        {
-            self.gaps.remove(&before);
-            (at, len) = (before, room + len);
-        }
-        if let Some(room) = self.gaps.remove(&(at + len)) {
-            len += room;
-        }
-        self.gaps.insert(at, len);
-    }
-}
-
-#[derive(Debug, Default)]
-struct House {
-    rooms: Vec<Room>,
-    /// Segments of others that are mapped here.
-    guests: Vec<Weak<Segment>>,
-    /// How large the next segment is.
-    next: usize,
-}
-
-#[derive(Debug)]
-struct Estate {
-    owner: Identity,
-    house: Mutex<House>,
-}
-
-/// What belongs to this process.
-static ESTATE: AtomicPtr<Estate> = AtomicPtr::new(std::ptr::null_mut());
-
-fn house() -> MutexGuard<'static, House> {
-    let mut seen = ESTATE.load(Acquire);
-    loop {
-        // SAFETY: null, or made from a box below and never freed.
-        if let Some(estate) = unsafe { seen.as_ref() }
-            && estate.owner.is_me()
-        {
-            return estate.house.lock().unwrap_or_else(PoisonError::into_inner);
-        }
-        // FORK: the parent's may be locked for ever, and its segments are the parent's to allocate in. It is left as it is.
-        let fresh = Box::into_raw(Box::new(Estate { owner: me(), house: Mutex::default() }));
-        match ESTATE.compare_exchange(seen, fresh, AcqRel, Acquire) {
-            Ok(_) => seen = fresh,
-            Err(other) => {
-                // SAFETY: made right above, and nobody else has seen it.
-                drop(unsafe { Box::from_raw(fresh) });
-                seen = other;
-            }
-        }
-    }
 }
 
 /// How a cell got here.
@@ -173,37 +83,32 @@ impl Cell {
     /// # Errors
     /// No memory or descriptor is left.
     pub fn new(len: usize) -> Result<Self, CellError> {
-        let no_room = || cannot("make shared memory")(io::ErrorKind::OutOfMemory.into());
-        let len = len.max(1).checked_next_multiple_of(LINE).ok_or_else(no_room)?;
+        let (cell, zero) = Self::take(len)?;
+        if !zero {
+            // SAFETY: the cell has so many bytes, and nobody else knows it yet: what children may use is never given out again.
+            unsafe { cell.base.write_bytes(0, cell.len) };
+        }
+        Ok(cell)
+    }
+
+    /// A cell of at least `len` bytes, in which may be what this process has had there before.
+    ///
+    /// # Errors
+    /// No memory or descriptor is left.
+    pub fn uncleared(len: usize) -> Result<Self, CellError> {
+        Self::take(len).map(|(cell, _)| cell)
+    }
+
+    /// A cell, and whether it is known to be zero.
+    fn take(len: usize) -> Result<(Self, bool), CellError> {
+        let len =
+            size_of(len).ok_or_else(|| cannot("make shared memory")(io::ErrorKind::OutOfMemory.into()))?;
         let mut house = house();
         let forks = forks();
-        let found =
-            house.rooms.iter_mut().rev().find_map(|room| Some((room.take(len)?, Arc::clone(&room.segment))));
-        let (at, segment) = match found {
-            Some((at, segment)) => (at, segment),
-            None => {
-                let usual = house.next.max(FIRST);
-                let size = len.checked_add(LINE).and_then(|least| least.checked_next_multiple_of(4096));
-                let size = size.ok_or_else(no_room)?.max(usual);
-                let segment = Arc::new(Segment::create(size)?);
-                let mut room = Room {
-                    segment: Arc::clone(&segment),
-                    gaps: BTreeMap::from([(LINE, size - LINE)]),
-                    live: 0,
-                };
-                let at = room.take(len).expect("the segment was made large enough");
-                house.rooms.push(room);
-                house.next = (usual * 2).min(LARGEST);
-                (at, segment)
-            }
-        };
+        let (segment, at, zero) = house.take(len)?;
         drop(house);
-        for word in (0..len).step_by(8) {
-            // Relaxed: nobody else knows the cell yet.
-            segment.map.word64(at + word).store(0, Relaxed);
-        }
         let origin = Origin::Made { by: me(), forks, sent: AtomicBool::new(false) };
-        Ok(Self::over(segment, at, len, origin))
+        Ok((Self::over(segment, at, len, origin), zero))
     }
 
     fn over(segment: Arc<Segment>, at: usize, len: usize, origin: Origin) -> Self {
@@ -221,11 +126,7 @@ impl Cell {
         let lent = descriptor::lend(fd).map_err(cannot(doing))?;
         let file = File::of(lent).map_err(cannot(doing))?;
         let mut house = house();
-        house.guests.retain(|guest| guest.strong_count() > 0);
-        let rooms = house.rooms.iter().map(|room| Arc::clone(&room.segment));
-        let known =
-            rooms.chain(house.guests.iter().filter_map(Weak::upgrade)).find(|known| known.file == file);
-        let segment = match known {
+        let segment = match house.known(|segment| segment.file == file) {
             Some(segment) => {
                 // Many cells come with one descriptor, and it may come under several numbers.
                 if segment.fd.as_raw_fd() != fd {
@@ -235,7 +136,7 @@ impl Cell {
             }
             None => {
                 let segment = Arc::new(Segment::open(descriptor::claim(fd).map_err(cannot(doing))?, file)?);
-                house.guests.push(Arc::downgrade(&segment));
+                house.welcome(&segment);
                 segment
             }
         };
@@ -252,7 +153,7 @@ impl Cell {
     /// # Errors
     /// [`CellError::Closed`] if the program has closed the descriptor of the segment.
     pub fn parcel(&self) -> Result<Parcel<'_>, CellError> {
-        if !File::of(&*self.segment.fd).is_ok_and(|file| file == self.segment.file) {
+        if !self.segment.has_descriptor() {
             return Err(CellError::Closed);
         }
         if let Origin::Made { sent, .. } = &self.origin {
@@ -324,19 +225,10 @@ impl Drop for Cell {
             return;
         }
         let mut house = house();
-        let Some(index) = house.rooms.iter().position(|room| Arc::ptr_eq(&room.segment, &self.segment))
-        else {
-            return;
-        };
-        let room = &mut house.rooms[index];
-        room.live -= 1;
-        if !sent.load(Acquire) && forks() == *made {
-            room.put_back(self.at, self.len);
-        }
-        if room.live == 0 {
-            house.rooms.swap_remove(index);
-            house.next = if house.rooms.is_empty() { FIRST } else { house.next };
-        }
+        let known = sent.load(Acquire) || forks() != *made;
+        let gone = house.put_back(&self.segment, self.at, self.len, known);
+        drop(house);
+        drop(gone);
     }
 }
 
@@ -346,6 +238,24 @@ mod tests {
     use crate::sys::{Forked, PidFd, exit_now, fork, memfd};
     use std::os::fd::IntoRawFd;
     use std::sync::atomic::Ordering::SeqCst;
+
+    #[test]
+    fn what_is_not_cleared_was_ours_and_what_is_cleared_is_zero() {
+        let keep = (Cell::new(64).unwrap(), Cell::new(2000).unwrap());
+        for len in [64, 5000, 300_000] {
+            let first = Cell::new(len).unwrap();
+            for offset in (0..first.len).step_by(8) {
+                assert_eq!(first.word64(offset).swap(u64::MAX, SeqCst), 0);
+            }
+            drop(first);
+            let second = Cell::uncleared(len).unwrap();
+            assert!(len > 5000 || second.word64(0).load(SeqCst) == u64::MAX);
+            drop(second);
+            let third = Cell::new(len).unwrap();
+            assert!((0..third.len).step_by(8).all(|offset| third.word64(offset).load(SeqCst) == 0));
+        }
+        drop(keep);
+    }
 
     fn copy_of(parcel: &Parcel<'_>) -> RawFd {
         parcel.fd.try_clone_to_owned().unwrap().into_raw_fd()
@@ -386,8 +296,8 @@ mod tests {
 
     #[test]
     fn a_segment_goes_with_its_last_cell() {
-        // Large enough to be alone in a segment.
-        let large = Cell::new(LARGEST * 2).unwrap();
+        // Alone in its segment, and more than is kept for others.
+        let large = Cell::uncleared(128 << 20).unwrap();
         let segment = Arc::downgrade(&large.segment);
         drop(large);
         assert!(segment.upgrade().is_none());

@@ -1,20 +1,23 @@
-//! Segments: the shared memory that cells lie in, each with one descriptor.
+//! Segments: shared memory with one descriptor that cells lie in.
 
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::Mapping;
-use super::cells::{CellError, LINE, cannot};
+use super::{CellError, Mapping, cannot};
 use crate::sys::{Identity, descriptor, life, me, memfd};
 
+/// What cells begin at and are multiples of: a line of the processor's cache, so that neighbours do not disturb each other.
+pub(super) const LINE: usize = 64;
 const MAGIC: u64 = u64::from_be_bytes(*b"billiard");
 /// Changes with what cells mean.
 const LAYOUT: u32 = 1;
 const AT_MAGIC: usize = 0;
 const AT_LAYOUT: usize = 8;
 const AT_NAMESPACE: usize = 16;
+/// How much of a new segment has memory behind it at once.
+const HEAD: u64 = 4096;
 
 /// Shared memory that cells lie in.
 #[derive(Debug)]
@@ -38,9 +41,10 @@ impl File {
 }
 
 impl Segment {
+    /// A new one, of which only the head has memory behind it.
     pub(super) fn create(len: usize) -> Result<Self, CellError> {
         let doing = "make shared memory";
-        let fd = memfd::create(len as u64, len as u64).map_err(cannot(doing))?;
+        let fd = memfd::create(len as u64, HEAD).map_err(cannot(doing))?;
         let map = Mapping::new(&fd, 0, len).map_err(cannot(doing))?;
         let file = File::of(&fd).map_err(cannot(doing))?;
         map.word32(AT_LAYOUT).store(LAYOUT, Relaxed);
@@ -65,14 +69,18 @@ impl Segment {
         life::settle_in(map.word64(AT_NAMESPACE).load(Relaxed));
         Ok(Self { map, fd: ManuallyDrop::new(fd), file, opener: me() })
     }
+
+    /// Whether its descriptor is still its own: the program may have closed it, and opened something else under its number.
+    pub(super) fn has_descriptor(&self) -> bool {
+        File::of(&*self.fd).is_ok_and(|file| file == self.file)
+    }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
         // FORK: a child may have closed what it inherited and opened something else under this number; then it is not ours
         // to close.
-        let ours = self.opener.is_me() || File::of(&*self.fd).is_ok_and(|file| file == self.file);
-        if ours {
+        if self.opener.is_me() || self.has_descriptor() {
             descriptor::close_raw(self.fd.as_raw_fd());
         }
     }

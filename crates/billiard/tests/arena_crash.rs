@@ -1,0 +1,147 @@
+//! Processes that are killed in the middle of what they do with memory, one place after the other. The others go on, nothing of
+//! theirs changes, and nothing is left of the dead.
+//!
+//! This program has its own `main`, as `sync_crash.rs` has, and for the same reason.
+#![expect(clippy::print_stdout, clippy::panic, reason = "a test program of its own talks to who runs it")]
+
+use std::process::{Command, ExitCode};
+use std::sync::atomic::Ordering::SeqCst;
+
+use billiard::arena::{Cell, Usage, trim, usage};
+use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, exit_now, fork, poll};
+
+const PATIENCE: f64 = 60.0;
+const MIB: usize = 1 << 20;
+
+/// The places, and how often whoever is killed there has passed them before.
+const PLACES: [(&str, u32); 6] = [
+    ("arena.backing", 3),
+    ("arena.taken", 40),
+    ("arena.taken", 400),
+    ("arena.returned", 60),
+    ("arena.returned", 300),
+    ("arena.released", 2),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|a| a == flag);
+    if has("--killed") {
+        killed_at_a_place();
+        return ExitCode::SUCCESS;
+    }
+    if has("--holders") {
+        a_hundred_killed_holders();
+        return ExitCode::SUCCESS;
+    }
+    let mut tests: Vec<(String, &str, Option<String>)> = PLACES
+        .iter()
+        .map(|(place, times)| {
+            (
+                format!("killed_at_{}_{times}", place.replace('.', "_")),
+                "--killed",
+                Some(format!("{place}:{times}")),
+            )
+        })
+        .collect();
+    tests.push(("a_hundred_killed_holders_leave_nothing".into(), "--holders", None));
+    if has("--list") {
+        if !has("--ignored") {
+            tests.iter().for_each(|(name, ..)| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
+    let mut failed = false;
+    for (test, what, place) in tests {
+        if !wanted.is_empty() && !wanted.iter().any(|w| test.contains(w.as_str())) {
+            continue;
+        }
+        let mut program = Command::new(std::env::current_exe().expect("a running program has a path"));
+        if let Some(place) = place {
+            program.env("BILLIARD_FAILPOINT", place);
+        }
+        let status = program.arg(what).status().expect("a process can be started");
+        println!("test {test} ... {}", if status.success() { "ok" } else { "FAILED" });
+        failed |= !status.success();
+    }
+    ExitCode::from(u8::from(failed))
+}
+
+fn child(body: impl FnOnce()) -> PidFd {
+    match fork().expect("a process can be forked") {
+        Forked::Child => {
+            body();
+            exit_now(0)
+        }
+        Forked::Parent(pid) => PidFd::open(pid).expect("a child has a descriptor"),
+    }
+}
+
+fn end_of(child: &PidFd) -> ExitStatus {
+    let fd = child.descriptor().expect("this kernel has process descriptors");
+    let deadline = Deadline::from_seconds(Some(PATIENCE));
+    let woken = poll::readable(&[fd], deadline, None).expect("a descriptor can be waited for");
+    assert_eq!(woken, poll::Woken::Ready, "a process hangs");
+    child.wait().expect("a child can be waited for").expect("it has ended").status
+}
+
+/// What passes every place often.
+fn churn(rounds: usize) {
+    let mut out: Vec<Option<Cell>> = (0..200).map(|_| None).collect();
+    for round in 0..rounds {
+        let (place, power) = (round * 7919 % out.len(), round * 104_729 % 16);
+        out[place] = None;
+        out[place] = Some(Cell::uncleared(64 << power).expect("there is memory"));
+    }
+    // Enough to go back to the system, beside some that stay.
+    let large: Vec<_> = (0..200).map(|_| Cell::uncleared(MIB).expect("there is memory")).collect();
+    drop(large.into_iter().step_by(50).collect::<Vec<_>>());
+}
+
+/// The one that is killed shares cells with one that is not, and both with their parent.
+fn killed_at_a_place() {
+    // The place counts in this process too: it passes each of them less often, or not at all.
+    let shared: Vec<_> = (1..30).map(|len| Cell::new(len * 100).expect("there is memory")).collect();
+    let victims: Vec<_> = (0..4).map(|_| child(|| churn(2000))).collect();
+    let go_on = || shared.iter().all(|cell| cell.word64(0).fetch_add(1, SeqCst) < 10);
+    let witness = child(|| assert!(go_on(), "a shared cell has changed"));
+    for victim in &victims {
+        match end_of(victim) {
+            ExitStatus::Signal(9) => {}
+            other => panic!("not killed: {other:?}"),
+        }
+    }
+    assert_eq!(end_of(&witness), ExitStatus::Code(0));
+    assert!(shared.iter().all(|cell| cell.word64(0).load(SeqCst) == 1));
+    assert_eq!(usage().cells, shared.len());
+    drop(shared);
+    trim();
+    assert_eq!(usage(), Usage::default());
+}
+
+/// Shared memory of the whole system, in KiB.
+fn shared_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("this is Linux");
+    let line = text.lines().find(|line| line.starts_with("Shmem:")).expect("the kernel tells it");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Each holds memory of its own and of its parent when it is killed.
+fn a_hundred_killed_holders() {
+    let before = shared_kib();
+    for _ in 0..100 {
+        let given = Cell::new(4 * MIB).expect("there is memory");
+        let holder = child(|| {
+            let own: Vec<_> = (0..16).map(|_| Cell::new(MIB)).collect();
+            given.word64(0).store(own.len() as u64, SeqCst);
+            billiard::sys::signal::raise(9);
+        });
+        assert_eq!(end_of(&holder), ExitStatus::Signal(9));
+        assert_eq!(given.word64(0).load(SeqCst), 16);
+    }
+    assert_eq!(usage(), Usage::default(), "what a dead child may have known is let go of");
+    // Others use this machine too: of 2000 MiB that were held, a third would be too much.
+    let more = shared_kib().saturating_sub(before) / 1024;
+    assert!(more < 650, "{more} MiB are left");
+}
