@@ -13,6 +13,7 @@ mod fork;
 mod functions;
 mod handles;
 mod locks;
+mod manager;
 mod pickling;
 mod process;
 mod python;
@@ -52,6 +53,8 @@ mod _billiard {
     use crate::handles::{ApplyResult, MapResult};
     #[pymodule_export]
     use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
+    #[pymodule_export]
+    use crate::manager::{Hall, Line};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]
