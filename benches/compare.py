@@ -59,6 +59,7 @@ ORDER = (
     "deaths",
     "queue_throughput",
     "queue_roundtrip",
+    "manager_dict",
     "idle",
     "pending",
     "survivors",

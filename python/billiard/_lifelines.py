@@ -92,7 +92,7 @@ class Session:
             conn.send(((GREETING, _identity(), lifeline), "accept_connection", (name,), {}))
             kind, said = conn.recv()
             if kind != "#RETURN":
-                from .managers import convert_to_error
+                from ._proxies import convert_to_error
 
                 raise convert_to_error(kind, said)
         except BaseException:
@@ -170,7 +170,7 @@ class Lifeline:
             raise failure
 
     def _tell(self, what: str, ident: str) -> None:
-        from .managers import convert_to_error, dispatch
+        from ._proxies import convert_to_error, dispatch
 
         address, authkey, client = self._where
         session = self._session

@@ -19,6 +19,7 @@ from . import _billiard, connection, process, util
 from ._lifelines import GREETING
 from ._proxies import Token, listener_client, public_methods
 from .einfo import ExceptionWithTraceback
+from .exceptions import AuthenticationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Server:
         while not self.stop_event.is_set():
             try:
                 conn = self.listener.accept()
-            except (EOFError, connection.AuthenticationError):
+            except (EOFError, AuthenticationError):
                 continue
             except OSError as error:
                 if self.stop_event.is_set():
@@ -295,12 +296,13 @@ class Server:
 
     def _seat(self, visit: _Visit, greeting: Any) -> Any:
         visit.is_seated = True
-        if not (type(greeting) is tuple and len(greeting) == 3 and greeting[0] == GREETING):
+        if not (type(greeting) is tuple and greeting[:1] == (GREETING,)):
             return None
+        _, identity, is_lifeline = greeting
         with self.mutex:
-            client = visit.client = self._clients.setdefault(greeting[1], _Client())
+            client = visit.client = self._clients.setdefault(identity, _Client())
             client.visits += 1
-        visit.is_lifeline = bool(greeting[2])
+        visit.is_lifeline = bool(is_lifeline)
         if visit.is_lifeline:
             # Its line had broken, not the process.
             client.gone = False
@@ -394,25 +396,12 @@ class Server:
 
     def _answer(self, request: Any, visit: _Visit | None = None, c: Any = None) -> tuple[str, Any]:
         """Do what is asked of an object."""
-        obj = method = ident = None
-        args: Any = ()
-        kwds: Any = {}
         try:
             ident, method, args, kwds = request
             obj, exposed, typeids = self.id_to_obj[ident]
-            if method not in exposed:
-                raise AttributeError(
-                    f"method {method!r} of {type(obj)!r} object is not in exposed={exposed!r}"
-                )
+            if method not in exposed or not hasattr(obj, method):
+                return self._fall_back(c, obj, exposed, request)
             function = getattr(obj, method)
-        except AttributeError:
-            fallback = self.fallback_mapping.get(method)
-            if fallback is None:
-                return "#TRACEBACK", format_exc()
-            try:
-                return "#RETURN", fallback(self, c, ident, obj, *args, **kwds)
-            except Exception:
-                return "#TRACEBACK", format_exc()
         except Exception:
             return "#TRACEBACK", format_exc()
         try:
@@ -422,13 +411,23 @@ class Server:
                 return "#ERROR", ExceptionWithTraceback(error, error.__traceback__)
             return "#ERROR", error
         typeid = typeids and typeids.get(method)
-        if not typeid:
-            return "#RETURN", result
+        return self._proxy(c, typeid, result) if typeid else ("#RETURN", result)
+
+    def _fall_back(self, c: Any, obj: Any, exposed: Any, request: Any) -> tuple[str, Any]:
+        """Do what can be asked of every object."""
+        ident, method, args, kwds = request
+        fallback = self.fallback_mapping.get(method)
+        if fallback is None:
+            raise AttributeError(f"method {method!r} of {type(obj)!r} object is not in exposed={exposed!r}")
+        return "#RETURN", fallback(self, c, ident, obj, *args, **kwds)
+
+    def _proxy(self, c: Any, typeid: str, result: Any) -> tuple[str, Any]:
+        """Keep a result here, and have the client make a proxy for it."""
         try:
-            made, exposed = self.create(c, typeid, result)
+            ident, exposed = self.create(c, typeid, result)
         except Exception:
             return "#TRACEBACK", format_exc()
-        return "#PROXY", (exposed, Token(typeid, self.address, made))
+        return "#PROXY", (exposed, Token(typeid, self.address, ident))
 
     def _call(
         self, visit: _Visit | None, ident: Any, obj: Any, method: str, function: Any, args: Any, kwds: Any

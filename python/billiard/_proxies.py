@@ -323,7 +323,7 @@ def _forwarding(name: str) -> Any:
     return method
 
 
-def MakeProxyType(name: str, exposed: Iterable[str], _cache: dict[Any, type] = {}) -> Any:
+def MakeProxyType(name: str, exposed: Iterable[str], _cache: dict[Any, type] = {}) -> Any:  # noqa: B006
     """Make a class of proxies.
 
     Args:

@@ -69,6 +69,7 @@ __all__ = ["BaseManager", "BaseProxy", "SyncManager", "Token"]
 
 #: The names that others import from here, or the original has here.
 _ = (
+    ForkingPickler,
     *(context, format_exc, monotonic, threading, sys, BaseListProxy, BasePoolProxy, IteratorProxy),
     *(MakeProxyType, ProcessLocalSet, RebuildProxy, RemoteError, all_methods, convert_to_error),
     *(public_methods, _ArrayProxy_Attributes, _ListProxy_Attributes),
@@ -217,7 +218,7 @@ class BaseManager:
         reader, writer = connection.Pipe(duplex=False)
         with reader:
             with writer:
-                self._process = self._ctx.Process(  # type: ignore[call-arg]
+                self._process = self._ctx.Process(
                     target=type(self)._run_server,
                     args=(
                         *(self._registry, address, self._authkey, self._serializer, writer),
@@ -436,9 +437,9 @@ class SyncManager(BaseManager):
     """Serves what processes share most.
 
     ``Queue``, ``JoinableQueue``, ``Event``, ``Lock``, ``RLock``, ``Semaphore``, ``BoundedSemaphore``,
-    ``Condition``, ``Barrier``, ``Pool``, ``list``, ``dict``, ``Value``, ``Array`` and ``Namespace`` make one in
-    the server, with the arguments of the classes of `queue`, `threading`, `billiard.pool` and the builtins,
-    and return a proxy for it.
+    ``Condition``, ``Barrier``, ``Pool``, ``list``, ``dict``, ``Value``, ``Array`` and ``Namespace`` make
+    one in the server, with the arguments of the classes of `queue`, `threading`, `billiard.pool` and the
+    builtins, and return a proxy for it.
     """
 
 
@@ -459,10 +460,8 @@ for _typeid, _maker, _proxytype in (
     ("Array", Array, ArrayProxy),
     ("Namespace", Namespace, NamespaceProxy),
 ):
-    SyncManager.register(_typeid, _maker, _proxytype)  # type: ignore[arg-type]
+    SyncManager.register(_typeid, _maker, _proxytype)
 
 # What methods return.
 SyncManager.register("Iterator", proxytype=IteratorProxy, create_method=False)
 SyncManager.register("AsyncResult", create_method=False)
-
-_ = *_, ForkingPickler

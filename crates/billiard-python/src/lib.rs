@@ -15,6 +15,7 @@ mod handles;
 mod locks;
 mod manager;
 mod pickling;
+mod plain;
 mod process;
 mod python;
 mod queue;

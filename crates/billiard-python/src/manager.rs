@@ -18,6 +18,7 @@ use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyString, PyTuple};
 
 use crate::errors::IntoPyErr;
 use crate::pickling::Pickle;
+use crate::plain;
 use crate::python;
 use crate::traffic::{Track, push};
 use crate::wait::{Blocking, Wait};
@@ -59,16 +60,64 @@ impl Line {
     }
 }
 
-fn send(py: Python<'_>, line: &manager::Line, pickle: &Pickle) -> PyResult<()> {
-    let body = pickle.pieces(py);
-    let head = Head::of(body.iter().map(Piece::len).sum());
-    let mut pieces = vec![Piece::of(head.as_bytes())];
-    pieces.extend(body);
-    let track = Track { fd: line.as_fd(), kind: line.kind() };
-    if push(py, track, &mut pieces)? { Ok(()) } else { Err(ConnError::WouldBlock.into_py_err()) }
+/// A message that is ready to be sent.
+enum Message {
+    Plain(Vec<u8>),
+    Pickled(Pickle),
 }
 
-fn receive<'py>(py: Python<'py>, line: &mut manager::Line) -> PyResult<Bound<'py, PyBytes>> {
+impl Message {
+    fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(tuple) = object.cast_exact::<PyTuple>() {
+            let mut bytes = Vec::with_capacity(128);
+            if plain::write(tuple, &mut bytes) {
+                return Ok(Self::Plain(bytes));
+            }
+        }
+        Pickle::of(object).map(Self::Pickled)
+    }
+
+    /// Hands its pieces on, with the head in front.
+    fn with_pieces<T>(&self, py: Python<'_>, hand: impl FnOnce(&mut [Piece<'_>]) -> T) -> T {
+        match self {
+            Self::Plain(bytes) => {
+                let head = Head::of(bytes.len());
+                hand(&mut [Piece::of(head.as_bytes()), Piece::of(bytes)])
+            }
+            Self::Pickled(pickle) => {
+                let body = pickle.pieces(py);
+                let head = Head::of(body.iter().map(Piece::len).sum());
+                let mut pieces = Vec::with_capacity(body.len() + 1);
+                pieces.push(Piece::of(head.as_bytes()));
+                pieces.extend(body);
+                hand(&mut pieces)
+            }
+        }
+    }
+}
+
+fn send(py: Python<'_>, line: &manager::Line, message: &Message) -> PyResult<()> {
+    let track = Track { fd: line.as_fd(), kind: line.kind() };
+    let sent = message.with_pieces(py, |pieces| push(py, track, pieces))?;
+    if sent { Ok(()) } else { Err(ConnError::WouldBlock.into_py_err()) }
+}
+
+/// What has come: an object already, or what is to be unpickled when the line is not used any more.
+enum Received<'py> {
+    Object(Bound<'py, PyAny>),
+    Pickle(Bound<'py, PyBytes>),
+}
+
+impl<'py> Received<'py> {
+    fn load(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Object(object) => Ok(object),
+            Self::Pickle(bytes) => python::loads(py)?.call1((bytes,)),
+        }
+    }
+}
+
+fn receive<'py>(py: Python<'py>, line: &mut manager::Line) -> PyResult<Received<'py>> {
     if !py.detach(|| line.expect_soon()).map_err(IntoPyErr::into_py_err)? {
         py.wait_for(|interrupts| {
             line.hear(Deadline::Never, interrupts).map(|heard| match heard {
@@ -78,9 +127,11 @@ fn receive<'py>(py: Python<'py>, line: &mut manager::Line) -> PyResult<Bound<'py
             })
         })?;
     }
-    let message = PyBytes::new(py, line.message());
+    let message = line.message();
+    let received = plain::read(py, message)
+        .map_or_else(|| Received::Pickle(PyBytes::new(py, message)), Received::Object);
     line.take();
-    Ok(message)
+    Ok(received)
 }
 
 #[pymethods]
@@ -102,13 +153,12 @@ impl Line {
     ///     OSError: The line is closed, or another thread uses it.
     ///     BrokenPipeError: The peer is gone.
     fn ask<'py>(&self, py: Python<'py>, question: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let pickle = Pickle::of(question)?;
+        let question = Message::of(question)?;
         let answer = self.using(|line| {
-            send(py, line, &pickle)?;
+            send(py, line, &question)?;
             receive(py, line)
         })?;
-        drop(pickle);
-        python::loads(py)?.call1((answer,))
+        answer.load(py)
     }
 
     /// Send an object.
@@ -117,8 +167,8 @@ impl Line {
     ///     OSError: The line is closed, or another thread uses it.
     ///     BrokenPipeError: The peer is gone.
     fn send(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        let pickle = Pickle::of(obj)?;
-        self.using(|line| send(py, line, &pickle))
+        let message = Message::of(obj)?;
+        self.using(|line| send(py, line, &message))
     }
 
     /// Receive an object. Waits for it.
@@ -127,8 +177,7 @@ impl Line {
     ///     EOFError: The peer has closed its end.
     ///     OSError: The line is closed, or another thread uses it; or what came is no message.
     fn recv<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let message = self.using(|line| receive(py, line))?;
-        python::loads(py)?.call1((message,))
+        self.using(|line| receive(py, line))?.load(py)
     }
 
     /// Close this end.
@@ -170,12 +219,6 @@ pub(crate) struct Hall {
     stopping: AtomicBool,
 }
 
-/// A question that has been read as far as it is safe to.
-struct Question<'py> {
-    ident: Option<Bound<'py, PyString>>,
-    bytes: Bound<'py, PyBytes>,
-}
-
 /// What is to become of a client.
 enum Verdict<'py> {
     Answer(Bound<'py, PyAny>),
@@ -185,21 +228,30 @@ enum Verdict<'py> {
     HandOver,
 }
 
-impl Hall {
-    /// What is plain cannot execute anything when it is unpickled. None: it is not.
-    fn question<'py>(&self, py: Python<'py>, seat: Seat) -> Option<Question<'py>> {
-        self.hall.question(seat, |bytes| {
-            let request = Request::read(bytes).ok().filter(|request| request.is_plain)?;
-            // Neither of these is an object that could have the garbage collector run under the hall's lock.
-            let ident = request.ident.map(|ident| PyString::new(py, ident));
-            Some(Question { ident, bytes: PyBytes::new(py, bytes) })
-        })?
+/// Unpickles what cannot execute anything.
+fn load<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match plain::read(py, bytes) {
+        Some(object) => Ok(object),
+        None => python::loads(py)?.call1((PyBytes::new(py, bytes),)),
     }
+}
 
-    fn judge<'py>(&self, py: Python<'py>, seat: Seat, server: &Bound<'py, PyAny>) -> PyResult<Verdict<'py>> {
-        let Some(question) = self.question(py, seat) else { return Ok(Verdict::HandOver) };
-        let Some(ident) = question.ident else {
-            let request = python::loads(py)?.call1((question.bytes,))?;
+impl Hall {
+    fn judge<'py>(
+        &self,
+        py: Python<'py>,
+        seat: Seat,
+        server: &Bound<'py, PyAny>,
+        bytes: &mut Vec<u8>,
+    ) -> PyResult<Verdict<'py>> {
+        bytes.clear();
+        // Copied: nothing of Python's happens under the hall's lock.
+        self.hall.question(seat, |question| bytes.extend_from_slice(question));
+        let Some(request) = Request::read(bytes).ok().filter(|request| request.is_plain) else {
+            return Ok(Verdict::HandOver);
+        };
+        let Some(ident) = request.ident else {
+            let request = load(py, bytes)?;
             let said = server.call_method1(pyo3::intern!(py, "_desk"), (seat.number(), request))?;
             if said.is_none() {
                 return Ok(Verdict::HandOver);
@@ -207,14 +259,12 @@ impl Hall {
             let (answer, stays): (Bound<'_, PyAny>, bool) = said.extract()?;
             return Ok(if stays { Verdict::Answer(answer) } else { Verdict::LastAnswer(answer) });
         };
-        let Some(entry) = self.objects.bind(py).get_item(&ident)? else { return Ok(Verdict::HandOver) };
+        let Some(entry) = self.objects.bind(py).get_item(ident)? else { return Ok(Verdict::HandOver) };
         let entry = entry.cast::<PyTuple>()?;
-        let object = entry.get_borrowed_item(0)?;
-        if !self.quick.bind(py).contains(object.get_type())? {
+        if !self.quick.bind(py).contains(entry.get_borrowed_item(0)?.get_type())? {
             return Ok(Verdict::HandOver);
         }
-        let request = python::loads(py)?.call1((question.bytes,))?;
-        self.call(py, entry, &request, server).map(Verdict::Answer)
+        self.call(py, entry, &load(py, bytes)?, server).map(Verdict::Answer)
     }
 
     fn call<'py>(
@@ -250,28 +300,28 @@ impl Hall {
         server: &Bound<'py, PyAny>,
         answer: &Bound<'py, PyAny>,
     ) -> PyResult<bool> {
-        let pickle = match Pickle::of(answer) {
-            Ok(pickle) => pickle,
+        let message = match Message::of(answer) {
+            Ok(message) => message,
             Err(error) => {
-                let instead =
-                    server.call_method1(pyo3::intern!(py, "_unsendable"), (answer, error.into_value(py)))?;
-                Pickle::of(&instead)?
+                let said = (answer, error.into_value(py));
+                Message::of(&server.call_method1(pyo3::intern!(py, "_unsendable"), said)?)?
             }
         };
-        let body = pickle.pieces(py);
-        let head = Head::of(body.iter().map(Piece::len).sum());
-        let mut pieces = Vec::with_capacity(body.len() + 1);
-        pieces.push(Piece::of(head.as_bytes()));
-        pieces.extend(body);
-        Ok(self.hall.answer(seat, &mut pieces).is_ok())
+        Ok(message.with_pieces(py, |pieces| self.hall.answer(seat, pieces).is_ok()))
     }
 
-    fn attend<'py>(&self, py: Python<'py>, seat: Seat, server: &Bound<'py, PyAny>) -> PyResult<()> {
+    fn attend<'py>(
+        &self,
+        py: Python<'py>,
+        seat: Seat,
+        server: &Bound<'py, PyAny>,
+        bytes: &mut Vec<u8>,
+    ) -> PyResult<()> {
         loop {
             let stays = match self.hall.look(seat) {
                 Ok(Look::Nothing) => return Ok(()),
                 Err(_) => false,
-                Ok(Look::Question) => match self.judge(py, seat, server) {
+                Ok(Look::Question) => match self.judge(py, seat, server, bytes) {
                     Ok(Verdict::Answer(answer)) => self.say(py, seat, server, &answer)?,
                     Ok(Verdict::LastAnswer(answer)) => {
                         self.say(py, seat, server, &answer)?;
@@ -298,6 +348,7 @@ impl Hall {
 #[pymethods]
 impl Hall {
     #[new]
+    #[pyo3(signature = (objects: "dict[str, Any]", quick: "frozenset[type]"))]
     fn new(objects: Py<PyDict>, quick: Py<PyFrozenSet>) -> PyResult<Self> {
         let hall = manager::Hall::new().map_err(IntoPyErr::into_py_err)?;
         Ok(Self { hall, objects, quick, stopping: AtomicBool::new(false) })
@@ -324,7 +375,7 @@ impl Hall {
     ///     server: Knows what is not decided here: ``_desk(seat, request)``, ``_answer(request)``, ``_failed(exception)``,
     ///         ``_unsendable(answer, exception)``, ``_hand_over(seat, line)``, ``_parted(seat)``.
     fn serve(&self, py: Python<'_>, server: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut ready = Vec::new();
+        let (mut ready, mut bytes) = (Vec::new(), Vec::new());
         let mut turn_ends = now().after(TURN);
         // Relaxed: whoever sets it rings afterwards.
         while !self.stopping.load(Ordering::Relaxed) {
@@ -345,7 +396,7 @@ impl Hall {
                 turn_ends = now().after(TURN);
             }
             for seat in &ready {
-                if let Err(error) = self.attend(py, *seat, server) {
+                if let Err(error) = self.attend(py, *seat, server, &mut bytes) {
                     // It concerns this client; the others are still to be served.
                     error.write_unraisable(py, Some(server));
                     self.hall.leave(*seat);
