@@ -145,11 +145,6 @@ class Lifeline:
         self._dropped.append((ident, counted))
         self._settle()
 
-    def forget(self) -> None:
-        """Let a reference go that the server need not be told of, since it ends."""
-        self._dropped.append(("", True))
-        self._settle()
-
     def _settle(self) -> None:
         failure: Exception | None = None
         while self._dropped and self._lock.acquire(blocking=False):
@@ -158,8 +153,7 @@ class Lifeline:
                     ident, counted = self._dropped.popleft()
                     self._held -= counted
                     try:
-                        if ident:
-                            self._tell("decref", ident)
+                        self._tell("decref", ident)
                     except Exception as error:
                         failure = error
                 if self._held <= 0:
@@ -197,7 +191,7 @@ class Lifeline:
             session.close()
 
     def abandon(self) -> None:
-        """Close it without a word, in a forked child."""
+        """Close it without a word: in a forked child, or when the server has ended."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -218,3 +212,10 @@ def session(tls: Any, address: Any, authkey: bytes, client: Callable[..., Any]) 
     if found is None or found.closed:
         found = tls.connection = Session(address, authkey, client, lifeline=False)
     return found
+
+
+def end_lifeline(address: Any, authkey: bytes) -> None:
+    """Forget about a server that has ended."""
+    found = _lifelines.pop((address, bytes(authkey)), None)
+    if found is not None:
+        found.abandon()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import os
-import socket
 import sys
 import threading
 from contextlib import suppress
@@ -215,12 +214,9 @@ class Server:
             self.stop_event.wait(0.1)
             return _spare()
         os.close(spare)
-        with (
-            suppress(OSError, AttributeError),
-            socket.socket(fileno=os.dup(self.listener._listener._socket.fileno())) as door,
-        ):
-            door.setblocking(False)
-            visitor, _ = door.accept()
+        # It does not block, and who was waiting may be gone.
+        with suppress(OSError, AttributeError):
+            visitor, _ = self.listener._listener._socket.accept()
             visitor.close()
         return _spare()
 

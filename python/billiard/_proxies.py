@@ -242,16 +242,14 @@ class BaseProxy:
     @staticmethod
     def _decref(token: Token, authkey: bytes, state: Any, tls: Any, idset: Any, _Client: Any) -> None:
         idset.discard(token.id)
-        counting = lifeline(token.address, authkey, _Client)
         if state is None or state.value == State.STARTED:
             try:
                 util.debug("DECREF %r", token.id)
-                counting.drop(token.id)
+                lifeline(token.address, authkey, _Client).drop(token.id)
             except Exception as error:
                 util.debug("... decref failed: %s", error)
         else:
             util.debug("DECREF %r -- manager already shutdown", token.id)
-            counting.forget()
         # The last proxy of this server takes the thread's line with it.
         if not idset and (line := tls.__dict__.pop("connection", None)) is not None:
             line.close()

@@ -20,7 +20,7 @@ from time import monotonic
 from traceback import format_exc
 
 from . import connection, context, pool, process, reduction, util
-from ._lifelines import lifeline, session
+from ._lifelines import end_lifeline, lifeline, session
 from ._objectserver import Array, Namespace, Server, Value
 from ._proxies import (
     AcquirerProxy,
@@ -114,6 +114,17 @@ def _rebuild_manager(
     manager = cls(address, authkey, serializer)
     manager._state.value = State.STARTED
     return manager
+
+
+def _ask_to_end(client: Any, address: Any, authkey: bytes) -> None:
+    try:
+        conn = client(address, authkey=authkey)
+        try:
+            dispatch(conn, None, "shutdown")
+        finally:
+            conn.close()
+    except Exception as error:
+        util.info("the manager does not answer: %s", error)
 
 
 def _watch_parent(server: Server) -> None:
@@ -289,14 +300,12 @@ class BaseManager:
         """End the server."""
         if process.is_alive():
             util.info("sending shutdown message to manager")
+            asking = threading.Thread(target=_ask_to_end, args=(_Client, address, authkey), daemon=True)
             try:
-                conn = _Client(address, authkey=authkey)
-                try:
-                    dispatch(conn, None, "shutdown")
-                finally:
-                    conn.close()
-            except Exception as error:
-                util.info("the manager does not answer: %s", error)
+                # A server that lets nobody in any more is not to keep this process waiting.
+                asking.start()
+            except RuntimeError:
+                _ask_to_end(_Client, address, authkey)
             process.join(timeout=_PATIENCE[0])
             if process.is_alive():
                 util.info("manager still alive: terminating it")
@@ -305,6 +314,7 @@ class BaseManager:
                 if process.is_alive():
                     util.info("manager still alive after terminate")
         state.value = State.SHUTDOWN
+        end_lifeline(address, authkey)
         local, _ = BaseProxy._address_to_local.pop(address, (None, None))
         line = local.__dict__.pop("connection", None) if local is not None else None
         if line is not None:
