@@ -22,7 +22,7 @@ OWNER_DRIVES = "not built yet: belongs to pools that their owner drives (threads
 VERSION = "versions go on where the original's end"
 
 _FACTORIES = """
-    Array Manager RawArray RawValue Value
+    Array RawArray RawValue Value
 """
 #: What the original's handler threads call, and Celery's event loop in their place.
 _OWNERS = """
