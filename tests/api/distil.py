@@ -28,7 +28,7 @@ MODULES = """
 NEEDED = {
     "managers": """
         AcquirerProxy Array ArrayProxy AutoProxy BarrierProxy BaseListProxy ConditionProxy DictProxy
-        EventProxy IteratorProxy ListProxy MakeProxyType Namespace NamespaceProxy PoolProxy ProcessLocalSet
+        EventProxy IteratorProxy ListProxy Namespace NamespaceProxy PoolProxy ProcessLocalSet
         RebuildProxy RemoteError Server State Value ValueProxy all_methods convert_to_error dispatch
         public_methods rebuild_as_list reduce_array
     """,

@@ -100,7 +100,13 @@ def test_a_thread_that_ends_lets_go_of_nothing_that_is_the_process_s(manager):
 def test_strangers_and_nonsense_change_nothing(manager):
     shared = manager.dict(a=1)
     visitors = []
-    for said in (b"", b"\0\0\0\x04nope", b"GET / HTTP/1.1\r\n\r\n", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff" * 3):
+    for said in (
+        b"",
+        b"\0\0\0\x04nope",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x7f\xff\xff\xff",
+        b"\xff\xff\xff\xff" * 3,
+    ):
         visitor = socket.create_connection(manager.address)
         visitor.sendall(said)
         visitors.append(visitor)
@@ -168,7 +174,11 @@ def test_a_session_survives_requests_that_are_none(manager):
     shared = manager.dict(a=1)
     with connection.Client(manager.address, authkey=b"secret") as client:
         managers.dispatch(client, None, "accept_connection", ("name",))
-        for message in (b"nonsense", pickle.dumps(("0", "x", (), {})), pickle.dumps((shared._id, "nope", (), {}))):
+        for message in (
+            b"nonsense",
+            pickle.dumps(("0", "x", (), {})),
+            pickle.dumps((shared._id, "nope", (), {})),
+        ):
             client.send_bytes(message)
             assert client.recv()[0] == "#TRACEBACK"
         assert managers.dispatch(client, shared._id, "copy") == {"a": 1}
