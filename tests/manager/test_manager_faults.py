@@ -17,9 +17,11 @@ import billiard
 from billiard import connection, managers
 from billiard.managers import SyncManager
 
+pytestmark = pytest.mark.usefixtures("leak_census")
+
 
 @pytest.fixture
-def manager(leak_census):
+def manager(leak_census):  # noqa: ARG001 - what the manager itself leaves behind counts
     context = billiard.get_context("fork")
     with SyncManager(("127.0.0.1", 0), b"secret", ctx=context) as manager:
         yield manager
@@ -207,7 +209,7 @@ def test_a_line_that_was_cut_is_opened_anew(manager):
     assert queue._tls.connection is not line
 
 
-def test_a_server_ends_with_the_process_that_has_started_it(leak_census):
+def test_a_server_ends_with_the_process_that_has_started_it():
     reader, writer = billiard.Pipe(duplex=False)
     owner = billiard.get_context("fork").Process(target=managerwork.start_and_tell, args=(writer,))
     owner.start()
@@ -221,7 +223,7 @@ def test_a_server_ends_with_the_process_that_has_started_it(leak_census):
     writer.close()
 
 
-def test_a_server_without_descriptors_refuses_and_goes_on(leak_census):
+def test_a_server_without_descriptors_refuses_and_goes_on():
     with SyncManager(("127.0.0.1", 0), b"secret", ctx=billiard.get_context("fork")) as manager:
         shared = manager.dict(a=1)
         server = manager._process.pid
@@ -251,7 +253,7 @@ def _works(manager):
         return False
 
 
-def test_a_manager_is_gone_and_its_proxies_say_so(leak_census):
+def test_a_manager_is_gone_and_its_proxies_say_so():
     manager = SyncManager(ctx=billiard.get_context("fork"))
     manager.start()
     shared = manager.dict()

@@ -36,7 +36,8 @@ def test_it_does_the_same_with_its_own(original, program):
     with billiard.Manager() as manager:
         shared, space, event = manager.dict(a=[1]), manager.Namespace(b=2), manager.Event()
         print(shared.items(), space.b, str(shared), str(space), shared.setdefault("c", 3), len(shared))
-        for attempt in (lambda: shared["x"], lambda: space.y, lambda: shared._callmethod("nope"), manager.start):
+        attempts = lambda: shared["x"], lambda: space.y, lambda: shared._callmethod("nope"), manager.start
+        for attempt in attempts:
             try:
                 attempt()
             except BaseException as error:

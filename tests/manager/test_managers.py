@@ -53,7 +53,7 @@ def test_dictionaries_and_lists(manager):
     numbers *= 2
     assert list(numbers) == [1, 2, 3, 4, 1, 2, 3, 4]
     numbers.clear()
-    assert (numbers.copy(), numbers + [1]) == ([], [1])
+    assert (numbers.copy(), numbers.__add__([1])) == ([], [1])
     # A proxy within an object of the same server is the object itself.
     shared["list"] = numbers
     numbers.append("seen")
