@@ -62,6 +62,7 @@ ORDER = (
     "queue_throughput",
     "queue_large",
     "queue_roundtrip",
+    "manager_dict",
     "idle",
     "pending",
     "survivors",

@@ -39,6 +39,7 @@ __all__ = [
     "Event",
     "JoinableQueue",
     "Lock",
+    "Manager",
     "Pipe",
     "Pool",
     "Process",
@@ -86,6 +87,7 @@ BoundedSemaphore = _default.BoundedSemaphore
 Condition = _default.Condition
 Event = _default.Event
 Lock = _default.Lock
+Manager = _default.Manager
 RLock = _default.RLock
 Semaphore = _default.Semaphore
 Pipe = _default.Pipe

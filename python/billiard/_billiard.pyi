@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "IMapIterator", "IMapUnorderedIterator", "Lock", "MapResult", "MessageQueue", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -789,6 +789,50 @@ class GuardedAttribute:
     def __new__(cls, /, name: str) -> GuardedAttribute: ...
     def __set__(self, instance: Any, value: Any, /) -> None: ...
 
+@final
+class Hall:
+    """
+    Where the clients of a manager's server sit. What can be answered at once is answered here, by the thread that serves.
+
+    Args:
+        objects: Ident -> (object, names of the methods that may be called, method -> typeid).
+        quick: The types of which no method can keep anybody waiting.
+
+    Raises:
+        OSError: No descriptor is left.
+    """
+    def __len__(self, /) -> int: ...
+    def __new__(cls, /, objects: "dict[str, Any]", quick: "frozenset[type]") -> Hall: ...
+    def abandon(self, /) -> None:
+        """
+        Close all seats, in a forked child.
+        """
+    def adopt(self, /, number: SupportsIndex) -> int:
+        """
+        Give a client a seat.
+
+        Args:
+            number: The descriptor of its socket, which belongs to the hall from now on.
+
+        Returns:
+            The number of the seat.
+
+        Raises:
+            OSError: It is not open, or no more can be watched.
+        """
+    def serve(self, /, server: Any) -> None:
+        """
+        Answer whoever asks, until `stop` is called.
+
+        Args:
+            server: Knows what is not decided here: ``_desk(seat, request)``, ``_answer(request)``, ``_failed(exception)``,
+                ``_unsendable(answer, exception)``, ``_hand_over(seat, line)``, ``_parted(seat)``.
+        """
+    def stop(self, /) -> None:
+        """
+        Have `serve` return.
+        """
+
 @disjoint_base
 class IMapIterator:
     """
@@ -832,6 +876,64 @@ class IMapUnorderedIterator(IMapIterator):
     """
     Results of `Pool.imap_unordered`, as they arrive.
     """
+
+@final
+class Line:
+    """
+    A connection on which questions and answers take turns. Pickled objects are sent and received, as by `Connection`; what is
+    read ahead belongs to it alone.
+
+    Args:
+        number: The descriptor of a socket, which belongs to this object from now on.
+
+    Raises:
+        OSError: It is not open.
+    """
+    def __new__(cls, /, number: SupportsIndex) -> Line: ...
+    def ask(self, /, question: Any) -> Any:
+        """
+        Send an object and wait for the answer to it.
+
+        If anything is raised once the object has been pickled the line is closed: an answer that nobody waits for any more would
+        be taken for the next one.
+
+        Raises:
+            EOFError: The peer has closed its end.
+            OSError: The line is closed, or another thread uses it.
+            BrokenPipeError: The peer is gone.
+        """
+    def close(self, /) -> None:
+        """
+        Close this end.
+        """
+    @property
+    def closed(self, /) -> bool:
+        """
+        Whether it is closed, or used by another thread.
+        """
+    def fileno(self, /) -> int:
+        """
+        The descriptor's number.
+
+        Raises:
+            OSError: The line is closed, or another thread uses it.
+        """
+    def recv(self, /) -> Any:
+        """
+        Receive an object. Waits for it.
+
+        Raises:
+            EOFError: The peer has closed its end.
+            OSError: The line is closed, or another thread uses it; or what came is no message.
+        """
+    def send(self, /, obj: Any) -> None:
+        """
+        Send an object.
+
+        Raises:
+            OSError: The line is closed, or another thread uses it.
+            BrokenPipeError: The peer is gone.
+        """
 
 class Lock(SemLock):
     """

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._billiard import SemLock
     from ._serializers import Serializer
     from .connection import Connection
+    from .managers import SyncManager
     from .pool import Pool as PoolType
     from .queues import JoinableQueue as JoinableQueueType
     from .queues import Queue as QueueType
@@ -162,6 +163,14 @@ class BaseContext:
             enable_timeouts=enable_timeouts,
             **kwargs,
         )
+
+    def Manager(self) -> SyncManager:
+        """Return a manager whose server runs; see `billiard.managers.SyncManager`."""
+        from .managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
 
     def Lock(self) -> Lock:
         """Return a lock between processes; see `billiard.synchronize.Lock`."""

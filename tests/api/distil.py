@@ -20,12 +20,18 @@ from typing import Any
 MODULES = """
     billiard process context popen_fork popen_spawn_posix popen_forkserver spawn forkserver reduction
     resource_sharer semaphore_tracker util common compat connection dummy dummy.connection einfo exceptions
-    pool queues synchronize heap sharedctypes
+    pool queues synchronize heap sharedctypes managers
 """
 
 #: Names that are not declared public, or are another module's, and that programs use all the same: Celery
 #: and kombu, monitoring agents that wrap workers, the original's own tests.
 NEEDED = {
+    "managers": """
+        AcquirerProxy Array ArrayProxy AutoProxy BarrierProxy BaseListProxy ConditionProxy DictProxy
+        EventProxy IteratorProxy ListProxy Namespace NamespaceProxy PoolProxy ProcessLocalSet
+        RebuildProxy RemoteError Server State Value ValueProxy all_methods convert_to_error dispatch
+        public_methods rebuild_as_list reduce_array
+    """,
     "billiard": """
         SUBDEBUG SUBWARNING VERSION __author__ __author_email__ __contact__ __docformat__ __homepage__
         __maintainer__ __version__ ensure_multiprocessing

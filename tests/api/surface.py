@@ -151,6 +151,8 @@ def decode(value: Any) -> Any:
         return resolve(content)
     if kind == "bytes":
         return content.encode("latin-1")
+    if kind == "dict":
+        return {decode(key): decode(item) for key, item in content}
     return {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[kind](map(decode, content))
 
 

@@ -21,9 +21,6 @@ LATER = "not built yet"
 OWNER_DRIVES = "not built yet: belongs to pools that their owner drives (threads=False)"
 VERSION = "versions go on where the original's end"
 
-_FACTORIES = """
-    Manager
-"""
 #: What the original's handler threads call, and Celery's event loop in their place.
 _OWNERS = """
     ApplyResult MapResult IMapIterator IMapUnorderedIterator ApplyResult._ack ApplyResult._cancel
@@ -41,7 +38,6 @@ _ONE_SIGNATURE = "the same in every context: forcing a concrete one is a ValueEr
 #: Module -> name in it -> why it may differ.
 ALLOWED: dict[str, dict[str, str]] = {
     "billiard": {
-        **dict.fromkeys(_FACTORIES.split(), LATER),
         "VERSION": VERSION,
         "__version__": VERSION,
         "Pool": _POOL_ARGUMENTS,
@@ -51,7 +47,6 @@ ALLOWED: dict[str, dict[str, str]] = {
         "BaseProcess._Popen": "the original's has no room for the process object, so that it can only fail",
     },
     "billiard.context": {
-        **{f"BaseContext.{name}": LATER for name in _FACTORIES.split()},
         "BaseContext.Pool": _POOL_ARGUMENTS,
         "BaseContext.set_start_method": _ONE_SIGNATURE,
         "DefaultContext.set_start_method": _ONE_SIGNATURE,
@@ -63,6 +58,10 @@ ALLOWED: dict[str, dict[str, str]] = {
     "billiard.synchronize": {
         "Condition.notify": "takes a count, as the standard library's does",
         "sem_unlink": "there is no name to remove",
+    },
+    "billiard.managers": {
+        "ConditionProxy.notify": "takes a count, as the standard library's does",
+        "DictProxy.has_key": "works, so that it takes what it works with",
     },
     "billiard.forkserver": {
         "connect_to_new_process": "a child is told everything as it is asked for, nothing afterwards",

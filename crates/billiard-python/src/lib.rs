@@ -17,7 +17,9 @@ mod heap;
 mod holding;
 mod letters;
 mod locks;
+mod manager;
 mod pickling;
+mod plain;
 mod process;
 mod python;
 mod queue;
@@ -59,6 +61,8 @@ mod _billiard {
     use crate::heap::{Block, shared_file, shared_trim, shared_usage};
     #[pymodule_export]
     use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
+    #[pymodule_export]
+    use crate::manager::{Hall, Line};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]

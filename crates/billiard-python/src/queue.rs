@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 use billiard::queue::{AsLetter, Got, Message as Received, Messages, Put, Queue, Writers};
-use billiard::sys::descriptor::claim;
 use billiard::sys::Deadline;
+use billiard::sys::descriptor::claim;
 use pyo3::exceptions::{PyEOFError, PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -20,7 +20,6 @@ use crate::wait::{self, Blocking, Wait};
 
 /// How often somebody who wants to know it looks whether anybody is left who puts, in seconds.
 const LOOK: f64 = 0.1;
-
 
 thread_local! {
     // Whoever finds it gone, because unpickling has led to another get, makes its own.

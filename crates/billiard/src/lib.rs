@@ -10,11 +10,13 @@
 //! | [`process`] | child processes: zygotes that fork them, handles that know how they end, watches that end orphans |
 //! | [`conn`] | framed connections, listeners, mutual authentication, waiting for many |
 //! | [`queue`] | message queues of many producers and many consumers, any of which may be killed at any instant |
+//! | [`manager`] | serves objects to many clients over connections; knows what each of them asks, and runs nothing of theirs |
 //! | [`pool`] | rings, scheduler, engine, worker runtime |
 
 pub mod arena;
 pub mod conn;
 mod failpoint;
+pub mod manager;
 pub mod pool;
 mod primitives;
 pub mod process;

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::descriptor::above_standard;
-use rustix::event::epoll;
+use super::poll::Awaited;
+use rustix::event::{Timespec, epoll};
 
 /// A set of descriptors to wait for.
 ///
@@ -41,9 +42,34 @@ impl Poller {
         Ok(())
     }
 
+    /// Reports a descriptor that is in the set for something else than before.
+    pub fn watch(&self, fd: impl AsFd, token: u64, what: Awaited) -> io::Result<()> {
+        let flags = match what {
+            Awaited::Data => epoll::EventFlags::IN,
+            Awaited::Room => epoll::EventFlags::OUT,
+        };
+        Ok(epoll::modify(&self.0, fd, epoll::EventData::new_u64(token), flags)?)
+    }
+
+    /// Appends the tokens of what is ready, without waiting.
+    pub fn look(&self, tokens: &mut Vec<u64>) -> io::Result<()> {
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 32];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let (ready, _) = epoll::wait(&self.0, &mut events, Some(&at_once))?;
+        tokens.extend(ready.iter().map(|event| event.data.u64()));
+        Ok(())
+    }
+
     /// The descriptor's number, for a child that closes it.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Poller {
+    /// Readable when anything in the set is ready.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

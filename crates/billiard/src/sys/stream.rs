@@ -125,6 +125,17 @@ impl<'a> Piece<'a> {
         self.start
     }
 
+    /// Copies what is left of it.
+    pub(crate) fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.reserve(self.len);
+        let end = bytes.len();
+        // SAFETY: `len` bytes at `start` can be read, by the invariant of `Piece`, and as many behind the vector's end were
+        // reserved; memory that was just reserved is not the piece's.
+        unsafe { std::ptr::copy_nonoverlapping(self.start, bytes.as_mut_ptr().wrapping_add(end), self.len) };
+        // SAFETY: reserved and written above.
+        unsafe { bytes.set_len(end + self.len) };
+    }
+
     /// What is behind the first `len` bytes, of which there are no more than that.
     pub(crate) fn skip(&mut self, len: usize) {
         assert!(len <= self.len, "the kernel never takes more than it was given");

@@ -1,0 +1,442 @@
+//! Many clients and one thread that answers them. Whatever a client does or leaves undone, it costs the others no time.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::line::{Found, Line};
+use crate::conn::ConnError;
+use crate::sys::poll::{Awaited, Woken, poll_one};
+use crate::sys::spin::Spin;
+use crate::sys::stream::Piece;
+use crate::sys::{Deadline, EventFd, Identity, Interrupts, Poller, me, now};
+
+/// A client's place. It is never given to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seat(u64);
+
+impl Seat {
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The seat with a number.
+    #[must_use]
+    pub const fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// What a client is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It has asked: [`Hall::question`].
+    Question,
+    /// Nothing that concerns anybody.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Seats {
+    lines: HashMap<u64, Line>,
+    next: u64,
+}
+
+/// Whose bell it is.
+const BELL: u64 = 0;
+
+/// Where clients sit.
+///
+/// # Fork
+/// A child gives it up with [`Hall::abandon`]: otherwise its copies of the sockets keep the clients from seeing the server end.
+#[derive(Debug)]
+pub struct Hall {
+    poller: Poller,
+    bell: EventFd,
+    /// FORK: held for moments, never while anything waits.
+    seats: Mutex<Seats>,
+    spin: Spin,
+    /// Who was answered last.
+    last: AtomicU64,
+    owner: Identity,
+}
+
+/// While one client is expected to ask, every so many looks go to all of them.
+const OTHERS_TOO: u32 = 4;
+
+fn os(doing: &'static str) -> impl FnOnce(io::Error) -> ConnError {
+    move |source| ConnError::Os { doing, source }
+}
+
+impl Hall {
+    /// Without clients.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new() -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let bell = EventFd::new()?;
+        poller.add(&bell, BELL)?;
+        let seats = Mutex::new(Seats { lines: HashMap::new(), next: BELL + 1 });
+        Ok(Self { poller, bell, seats, spin: Spin::over_kernel(), last: AtomicU64::new(BELL), owner: me() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a client a seat.
+    ///
+    /// # Errors
+    /// It is no socket, or the kernel cannot watch more.
+    pub fn adopt(&self, socket: OwnedFd) -> io::Result<Seat> {
+        let line = Line::over(socket)?;
+        let mut seats = self.lock();
+        let number = seats.next;
+        seats.next += 1;
+        // It may be ready at once: whoever is told so waits for the lock.
+        self.poller.add(&line, number)?;
+        seats.lines.insert(number, line);
+        Ok(Seat(number))
+    }
+
+    /// How many clients sit here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().lines.len()
+    }
+
+    /// Whether nobody does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends those who want something, without waiting. Whether there is anything to be done, be it that the bell rang.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn glance(&self, ready: &mut Vec<Seat>) -> io::Result<bool> {
+        let mut tokens = Vec::new();
+        self.poller.look(&mut tokens)?;
+        for token in &tokens {
+            if *token == BELL {
+                self.bell.clear();
+            } else {
+                ready.push(Seat(*token));
+            }
+        }
+        Ok(!tokens.is_empty())
+    }
+
+    /// Looks for those who want something again and again, for a while, where experience says that they come so soon. Whether
+    /// there is anything to be done.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn expect_soon(&self, ready: &mut Vec<Seat>) -> io::Result<bool> {
+        if !self.spin.is_worth_it() {
+            return Ok(false);
+        }
+        // Whoever was answered last is the most likely to ask next, and can be asked with one call instead of two.
+        // Relaxed: it is a guess.
+        let last = Seat(self.last.load(Ordering::Relaxed));
+        let mut looks = 0_u32;
+        let found = self.spin.find(|| {
+            looks += 1;
+            if looks.is_multiple_of(OTHERS_TOO) {
+                return match self.glance(ready) {
+                    Ok(false) => None,
+                    found => Some(found),
+                };
+            }
+            self.has_spoken(last).then(|| {
+                ready.push(last);
+                Ok(true)
+            })
+        });
+        Ok(found.transpose()?.is_some())
+    }
+
+    /// Sleeps until somebody wants something.
+    ///
+    /// # Blocking
+    /// Until then, the bell, the deadline, or a signal.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn wait(
+        &self,
+        ready: &mut Vec<Seat>,
+        deadline: Deadline,
+        interrupts: Option<Interrupts<'_>>,
+    ) -> io::Result<Woken> {
+        let start = now();
+        let woken = poll_one(self.poller.as_fd(), Awaited::Data, deadline, interrupts)?;
+        if woken == Woken::Ready {
+            self.spin.slept(now().since(start));
+            self.glance(ready)?;
+        }
+        Ok(woken)
+    }
+
+    /// Ends a wait.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Whether there is a question, or an end, of somebody who takes its answers.
+    fn has_spoken(&self, seat: Seat) -> bool {
+        let mut seats = self.lock();
+        let line = seats.lines.get_mut(&seat.0).filter(|line| !line.is_behind());
+        line.is_some_and(|line| !matches!(line.look(), Ok(Found::Nothing | Found::Part)))
+    }
+
+    /// Sees what somebody who is ready wants. What it was still to be told goes first: who does not listen is not asked.
+    ///
+    /// # Errors
+    /// It is gone, or what it says is no message. It loses its seat.
+    pub fn look(&self, seat: Seat) -> Result<Look, ConnError> {
+        let mut seats = self.lock();
+        let Some(line) = seats.lines.get_mut(&seat.0) else { return Ok(Look::Nothing) };
+        let looked = self.look_at(line, seat);
+        if looked.is_err() {
+            self.part(&mut seats, seat);
+        }
+        looked
+    }
+
+    fn look_at(&self, line: &mut Line, seat: Seat) -> Result<Look, ConnError> {
+        if line.is_behind() {
+            if !line.flush()? {
+                return Ok(Look::Nothing);
+            }
+            self.poller.watch(&*line, seat.0, Awaited::Data).map_err(os("watch a client"))?;
+        }
+        Ok(if line.look()? == Found::Message { Look::Question } else { Look::Nothing })
+    }
+
+    /// Shows somebody the question that was found. None: there is none.
+    pub fn question<T>(&self, seat: Seat, see: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.lock().lines.get(&seat.0).map(|line| see(line.message()))
+    }
+
+    /// Answers the question. What the client does not take now is kept until it does.
+    ///
+    /// # Errors
+    /// It is gone, and so is its seat.
+    pub fn answer(&self, seat: Seat, pieces: &mut [Piece<'_>]) -> Result<(), ConnError> {
+        let mut seats = self.lock();
+        let Some(line) = seats.lines.get_mut(&seat.0) else { return Err(ConnError::Closed) };
+        line.take();
+        self.last.store(seat.0, Ordering::Relaxed);
+        let said = line.say(pieces).and_then(|all| {
+            if all {
+                return Ok(());
+            }
+            self.poller.watch(&*line, seat.0, Awaited::Room).map_err(os("watch a client"))
+        });
+        if said.is_err() {
+            self.part(&mut seats, seat);
+        }
+        said
+    }
+
+    fn part(&self, seats: &mut Seats, seat: Seat) -> Option<Line> {
+        let line = seats.lines.remove(&seat.0)?;
+        // Closing it is not enough where a forked process holds a copy.
+        let _ = self.poller.remove(&line);
+        Some(line)
+    }
+
+    /// Takes a client's line out of the hall, with the question that it has asked. None: it has no seat any more.
+    pub fn leave(&self, seat: Seat) -> Option<Line> {
+        let mut seats = self.lock();
+        self.part(&mut seats, seat)
+    }
+
+    /// Closes everything, in a forked child: what is watched is the parent's affair.
+    pub fn abandon(&self) {
+        if !self.owner.is_me() {
+            self.lock().lines.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::conn::frame::Head;
+
+    fn client(hall: &Hall) -> (UnixStream, Seat) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (ours, hall.adopt(theirs.into()).unwrap())
+    }
+
+    fn soon() -> Deadline {
+        Deadline::from_seconds(Some(30.0))
+    }
+
+    fn frame(message: &[u8]) -> Vec<u8> {
+        [Head::of(message.len()).as_bytes(), message].concat()
+    }
+
+    /// Answers everybody who is ready with the question's bytes, once.
+    fn echo(hall: &Hall) -> Vec<Seat> {
+        let mut ready = Vec::new();
+        assert_eq!(hall.wait(&mut ready, soon(), None).unwrap(), Woken::Ready);
+        let mut gone = Vec::new();
+        for seat in ready {
+            loop {
+                match hall.look(seat) {
+                    Ok(Look::Nothing) => break,
+                    Ok(Look::Question) => {
+                        let answer = frame(&hall.question(seat, <[u8]>::to_vec).unwrap());
+                        if hall.answer(seat, &mut [Piece::of(&answer)]).is_err() {
+                            gone.push(seat);
+                        }
+                    }
+                    Err(_) => {
+                        gone.push(seat);
+                        break;
+                    }
+                }
+            }
+        }
+        gone
+    }
+
+    fn asked(hall: &Hall, client: &mut UnixStream, question: &[u8]) {
+        client.write_all(&frame(question)).unwrap();
+        let mut answer = vec![0; question.len() + 4];
+        while !has_heard(client) {
+            echo(hall);
+        }
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer[4..], question);
+    }
+
+    fn has_heard(client: &UnixStream) -> bool {
+        use rustix::net::{RecvFlags, recv};
+        recv(client, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "these threads end with the test")]
+    fn spawned<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        std::thread::spawn(body)
+    }
+
+    #[test]
+    fn a_question_in_pieces_is_answered_when_it_is_whole_and_others_before() {
+        let hall = Hall::new().unwrap();
+        let (mut slow, _) = client(&hall);
+        let (mut quick, _) = client(&hall);
+        let question = frame(b"slow question");
+        for at in 0..question.len() - 1 {
+            slow.write_all(&question[at..=at]).unwrap();
+            asked(&hall, &mut quick, b"quick question");
+        }
+        slow.write_all(&question[question.len() - 1..]).unwrap();
+        assert!(echo(&hall).is_empty());
+        let mut answer = [0; 17];
+        slow.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, question.as_slice());
+    }
+
+    #[test]
+    fn who_does_not_listen_keeps_its_answers_waiting_and_nobody_else() {
+        let hall = Hall::new().unwrap();
+        let (mut deaf, seat) = client(&hall);
+        let (mut quick, _) = client(&hall);
+        let large = vec![b'x'; 4 << 20];
+        let sent = large.clone();
+        let mut half = deaf.try_clone().unwrap();
+        let writer = spawned(move || half.write_all(&frame(&sent)).unwrap());
+        while !hall.lock().lines[&seat.number()].is_behind() {
+            assert!(echo(&hall).is_empty());
+        }
+        writer.join().unwrap();
+        // It is not even asked for more while it does not take what there is.
+        deaf.write_all(&frame(b"more")).unwrap();
+        for _ in 0..10 {
+            asked(&hall, &mut quick, b"quick question");
+        }
+        let reader = spawned(move || {
+            let mut answer = vec![0; 4 + (4 << 20) + 8];
+            deaf.read_exact(&mut answer).unwrap();
+            (deaf, answer)
+        });
+        while !reader.is_finished() {
+            let mut ready = Vec::new();
+            hall.wait(&mut ready, Deadline::from_seconds(Some(0.01)), None).unwrap();
+            for seat in ready {
+                while hall.look(seat).unwrap() == Look::Question {
+                    let answer = frame(&hall.question(seat, <[u8]>::to_vec).unwrap());
+                    hall.answer(seat, &mut [Piece::of(&answer)]).unwrap();
+                }
+            }
+        }
+        let (_deaf, answer) = reader.join().unwrap();
+        assert_eq!(answer[4..4 + large.len()], large[..]);
+        assert_eq!(answer[4 + large.len()..], frame(b"more"));
+    }
+
+    #[test]
+    fn who_hangs_up_or_talks_nonsense_loses_its_seat() {
+        for said in
+            [b"".as_slice(), b"\0\0", b"\0\0\0\x08half", b"\xff\xff\xff\xfe", b"GET / HTTP/1.1\r\n\r\n"]
+        {
+            let hall = Hall::new().unwrap();
+            let (mut other, _) = client(&hall);
+            let (mut bad, seat) = client(&hall);
+            bad.write_all(said).unwrap();
+            bad.shutdown(std::net::Shutdown::Write).unwrap();
+            while hall.len() == 2 {
+                echo(&hall);
+            }
+            assert!(hall.leave(seat).is_none());
+            asked(&hall, &mut other, b"still here");
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_a_lie_costs_no_memory() {
+        let hall = Hall::new().unwrap();
+        let (mut liar, seat) = client(&hall);
+        liar.write_all(b"\xff\xff\xff\xff\x00\x00\x7f\xff\xff\xff\xff\xff and little else").unwrap();
+        assert!(echo(&hall).is_empty());
+        assert!(hall.lock().lines[&seat.number()].holds() < 4 << 20);
+    }
+
+    #[test]
+    fn who_leaves_takes_its_question_along() {
+        let hall = Hall::new().unwrap();
+        let (mut one, seat) = client(&hall);
+        one.write_all(&frame(b"something long")).unwrap();
+        let mut ready = Vec::new();
+        hall.wait(&mut ready, soon(), None).unwrap();
+        assert_eq!(ready, [seat]);
+        assert_eq!(hall.look(seat).unwrap(), Look::Question);
+        let mut line = hall.leave(seat).unwrap();
+        assert_eq!(line.hear(soon(), None).unwrap(), super::super::Heard::Message);
+        assert_eq!(line.message(), b"something long");
+        assert!(hall.is_empty());
+    }
+
+    #[test]
+    fn the_bell_ends_a_wait() {
+        let hall = Hall::new().unwrap();
+        hall.ring();
+        let mut ready = Vec::new();
+        assert_eq!(hall.wait(&mut ready, soon(), None).unwrap(), Woken::Ready);
+        assert!(ready.is_empty());
+    }
+}

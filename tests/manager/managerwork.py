@@ -1,0 +1,122 @@
+"""What other processes do in the tests of managers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from billiard.managers import BaseManager, SyncManager
+
+
+class Counter:
+    """Counts, fails, and makes others like it."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.number = start
+
+    def add(self, by: int = 1) -> int:
+        self.number += by
+        return self.number
+
+    def fail(self) -> None:
+        raise LookupError("nothing there")
+
+    def another(self) -> Counter:
+        return Counter(self.number)
+
+    def unsendable(self) -> Any:
+        return lambda: None
+
+    def _private(self) -> str:
+        return "private"
+
+
+def squares(count: int) -> Any:
+    for number in range(count):
+        yield number * number
+
+
+class Counters(BaseManager):
+    """Serves counters."""
+
+
+Counters.register("Counter", Counter, method_to_typeid={"another": "Hidden"})
+Counters.register("Private", Counter, exposed=("_private",))
+Counters.register("Hidden", create_method=False)
+
+
+class Generators(SyncManager):
+    """Serves generators."""
+
+
+Generators.register("squares", squares, SyncManager._registry["Iterator"][-1])
+
+
+def use_everything(shared: Any, numbers: Any, queue: Any, lock: Any, event: Any) -> None:
+    with lock:
+        shared["child"] = os.getpid()
+        numbers.append(3)
+    queue.put(("from", "child"))
+    event.wait()
+
+
+def hold(lock: Any, told: Any) -> None:
+    lock.acquire()
+    told.send("held")
+    signal.pause()
+
+
+def wait_for(lock: Any, told: Any) -> None:
+    told.send("waits")
+    lock.acquire()
+
+
+def keep(proxy: Any, told: Any) -> None:
+    assert len(proxy) == 0
+    told.send("kept")
+    signal.pause()
+
+
+def start_and_tell(told: Any) -> None:
+    manager = SyncManager()
+    manager.start()
+    told.send(manager._process.pid)
+    signal.pause()
+
+
+def set_up(what: Any) -> None:
+    globals()["PREPARED"] = what
+
+
+def prepared() -> list[Any]:
+    return [globals().get("PREPARED")]
+
+
+SyncManager.register("prepared", prepared, SyncManager._registry["list"][-1])
+
+
+def refuse() -> None:
+    raise RuntimeError("not today")
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def make_from_proxy(counter: Any, told: Any) -> None:
+    told.send(counter.another().add(10))
+
+
+def is_gone(pid: int, patience: float = 30.0) -> bool:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
