@@ -4,7 +4,8 @@
 subclassing `BaseManager` and registering types. Processes on other machines take part, over TCP, if they
 hold the key.
 
-The server is in `_objectserver.py`, the proxies are in `_proxies.py`; what moves the messages is in Rust.
+The server is in `_objectserver.py`, the proxies are in `_proxies.py` and `_proxytypes.py`; what moves the
+messages is in Rust.
 """
 
 from __future__ import annotations
@@ -21,31 +22,16 @@ from traceback import format_exc
 
 from . import connection, context, pool, process, reduction, util
 from ._lifelines import end_lifeline, lifeline, session
-from ._objectserver import Array, Namespace, Server, Value
+from ._objectserver import Server
 from ._proxies import (
-    AcquirerProxy,
-    ArrayProxy,
     AutoProxy,
-    BarrierProxy,
-    BaseListProxy,
-    BasePoolProxy,
     BaseProxy,
-    ConditionProxy,
-    DictProxy,
-    EventProxy,
-    IteratorProxy,
-    ListProxy,
     MakeProxyType,
-    NamespaceProxy,
-    PoolProxy,
     ProcessLocalSet,
     RebuildProxy,
     RemoteError,
     State,
     Token,
-    ValueProxy,
-    _ArrayProxy_Attributes,
-    _ListProxy_Attributes,
     all_methods,
     convert_to_error,
     dispatch,
@@ -53,6 +39,24 @@ from ._proxies import (
     local_of,
     public_methods,
 )
+from ._proxytypes import (
+    AcquirerProxy,
+    ArrayProxy,
+    BarrierProxy,
+    BaseListProxy,
+    BasePoolProxy,
+    ConditionProxy,
+    DictProxy,
+    EventProxy,
+    IteratorProxy,
+    ListProxy,
+    NamespaceProxy,
+    PoolProxy,
+    ValueProxy,
+    _ArrayProxy_Attributes,
+    _ListProxy_Attributes,
+)
+from ._servedtypes import Array, Namespace, Value
 from .context import _default_context
 from .einfo import ExceptionWithTraceback
 from .reduction import ForkingPickler
