@@ -11,6 +11,7 @@ from . import _billiard, _tasks
 from .dummy import DummyProcess
 
 if TYPE_CHECKING:
+    from ._given import Parcel
     from .pool import Pool
 
 RUN = 0
@@ -101,7 +102,12 @@ class Supervisor(PoolThread):
 
 
 def end_pool(
-    engine: _billiard.Engine, supervisor: Supervisor, workers: list[Any], closed: list[bool], origin: str
+    engine: _billiard.Engine,
+    supervisor: Supervisor,
+    workers: list[Any],
+    closed: list[bool],
+    origin: str,
+    parcel: Parcel | None = None,
 ) -> None:
     """End a pool that was collected, or that is still there when the interpreter exits."""
     try:
@@ -116,6 +122,8 @@ def end_pool(
             # What the supervisor has not seen to, since there was no pool any more.
             for worker in list(workers):
                 worker.join()
+            if parcel is not None:
+                parcel.close()
 
 
 for _public in (PoolThread, Supervisor, stop_if_not_current):

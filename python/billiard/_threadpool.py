@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
+from ._given import begin_thread
 from ._semaphore import LaxBoundedSemaphore
 from ._service import RUN, PoolThread
 from ._submitting import checked
@@ -31,6 +32,7 @@ class ThreadPool(Pool):
         processes: Number of threads; the default is the number of usable processors.
         initializer: Called in each thread before its first job, with ``initargs``.
         initargs: See there.
+        shared: What `billiard.pool.shared` returns in the threads: the object itself; ``None`` for nothing.
 
     Raises:
         TypeError: ``processes`` is no number, or ``initializer`` cannot be called.
@@ -50,6 +52,8 @@ class ThreadPool(Pool):
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
+        *,
+        shared: Any = None,
     ) -> None:
         self._ctx = get_context()
         if processes is None:
@@ -70,7 +74,10 @@ class ThreadPool(Pool):
         self._exits = 0
         self.putlocks = False
         self._putlock = LaxBoundedSemaphore(size)
-        self._engine = ThreadEngine(initializer, self._initargs)
+        if shared is None:
+            self._engine = ThreadEngine(initializer, self._initargs)
+        else:
+            self._engine = ThreadEngine(_begin, (shared, initializer, self._initargs))
         self._setup_queues()
         self._taskqueue = TaskQueue(self._engine)  # type: ignore[arg-type]
         self._cache = Cache(self._engine)  # type: ignore[arg-type]
@@ -204,6 +211,13 @@ class _CallbackThread(PoolThread):
             pool._handle(what)
             # It may sleep for long: it must not keep a pool or a result alive meanwhile.
             del event, pool, what
+
+
+def _begin(shared: Any, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    """Be what starts a thread of a pool that has something to share."""
+    begin_thread(shared)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def _end_pool(engine: ThreadEngine, closed: list[bool], origin: str) -> None:

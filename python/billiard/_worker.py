@@ -9,6 +9,7 @@ import signal
 import sys
 
 from . import _billiard, _tasks
+from ._given import begin_process
 from ._serializers import packed, pickler_for
 from .common import (
     _shutdown_cleanup,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from ._given import Parcel
     from ._serializers import Serializer
 
 EX_OK = 0
@@ -103,6 +105,7 @@ class Worker:
         self._preload: Sequence[str] = ()
         self._environment: Mapping[bytes, bytes] = {}
         self._serializer: Serializer = None
+        self._parcel: Parcel | None = None
 
     def contribute_to_object(self, obj: Any) -> Any:
         """Put on a process object what its owner needs to reach this worker."""
@@ -126,7 +129,8 @@ class Worker:
             self.on_ready_counter,
         )
         # The seat comes last: until it is taken, what goes wrong can be told through one of its descriptors.
-        given = {name: getattr(self, name) for name in ("_preload", "_environment", "_serializer", "_seat")}
+        names = ("_preload", "_environment", "_serializer", "_parcel", "_seat")
+        given = {name: getattr(self, name) for name in names}
         return type(self), arguments, given
 
     def __call__(self) -> None:
@@ -176,6 +180,7 @@ class Worker:
         os.environb.update(self._environment)
         for module in self._preload:
             __import__(module)
+        begin_process(self._parcel)
         if self.initializer is not None:
             self.initializer(*self.initargs)
         # The crash handler comes after those of the signals and calls them: an abort is told too.

@@ -14,6 +14,7 @@ import threading
 from . import _billiard
 from ._billiard import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
 from ._events import Events
+from ._given import Parcel, shared
 from ._preload import load_ahead, thread_limits
 from ._semaphore import LaxBoundedSemaphore
 from ._serializers import pickler_for
@@ -110,11 +111,16 @@ class Pool(Events, Submitting):
             use in each worker; ``"auto"`` shares the usable processors out among the workers. It tells those
             that a worker loads itself: where it is a copy of a process that has loaded them, they stay as
             they are.
+        shared: Any object that can be pickled. Each worker gets it once, when it begins, and its tasks have
+            it from `shared`; arrays and other buffers in it are in memory once, for all of them, and cannot
+            be written to. ``None`` for nothing. ``docs/shared-memory.md`` tells more.
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
         ImportError: The serializer is not installed, or a module to preload cannot be imported where workers
             are copies of this process. Elsewhere that breaks the pool, as workers that cannot begin do.
+        OSError: There is no room for the shared object.
+        pickle.PicklingError: The shared object cannot be pickled; the text says which part of it.
         TypeError: A number is none, or a callable cannot be called.
         ValueError: A number is too small.
 
@@ -156,6 +162,7 @@ class Pool(Events, Submitting):
         preload: Iterable[str] = (),
         serializer: Serializer = None,
         threads_per_worker: int | str | None = None,
+        shared: Any = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         if not threads:
@@ -189,6 +196,7 @@ class Pool(Events, Submitting):
         self._serializer = serializer if serializer is not None else self._ctx._serializer
         self._environment = thread_limits(threads_per_worker, self._processes, self._ctx)
         self._preload = load_ahead(self._ctx, preload)
+        self._parcel = None if shared is None else Parcel(shared, self._serializer)
 
         self._engine = _billiard.Engine(
             self._processes,
@@ -213,7 +221,7 @@ class Pool(Events, Submitting):
         self._terminate = Finalize(
             self,
             end_pool,
-            args=(self._engine, self._worker_handler, self._pool, self._closed, _origin()),
+            args=(self._engine, self._worker_handler, self._pool, self._closed, _origin(), self._parcel),
             exitpriority=15,
         )
         self._begin()
@@ -250,6 +258,8 @@ class Pool(Events, Submitting):
         """Take back a construction that has failed half-way."""
         self._closed[0] = True
         self._terminate.cancel()
+        if self._parcel is not None:
+            self._parcel.close()
         for process in self._pool:
             # There is none yet where the start of one was interrupted.
             if process._popen is not None:
@@ -278,10 +288,10 @@ class Pool(Events, Submitting):
         )
         worker._seat = self._seat
         worker._preload, worker._serializer = self._preload, self._serializer
-        worker._environment = self._environment
+        worker._environment, worker._parcel = self._environment, self._parcel
         process = self.WorkerProcess(worker)
         process._environment = self._environment
-        process._ends_by_interrupts = True
+        process._ends_by_interrupts, process._parcel = True, self._parcel
         # What goes wrong before the worker can say so is told to the pool, rather than to standard error.
         process._notebook = self._seat.notebook if self._seat is not None else None
         if self._serializer is not None:
@@ -384,6 +394,8 @@ class Pool(Events, Submitting):
         self._engine.join()
         self._worker_handler.stop()
         self._terminate.cancel()
+        if self._parcel is not None:
+            self._parcel.close()
 
     def restart(self) -> None:
         """Replace every worker, as soon as it has finished what it runs."""
@@ -509,6 +521,7 @@ __all__ = [
     "WorkerLostError",
     "WorkersJoined",
     "mapstar",
+    "shared",
     "soft_timeout_sighandler",
     "starmapstar",
     "stop_if_not_current",
