@@ -2,9 +2,10 @@
 
 A file says in its time of last access, which means nothing else for such a file, that it was made here,
 and which process is its *keeper*: the parent of the one that has made it, or that one itself if it has no
-parent of this package. Whoever has it open holds a shared lock on it, which the kernel takes away with the
-last copy of the descriptor and the last mapping, however that ended. So a file whose keeper is over, and on
-which nobody has a lock, is removed by whoever passes by: a process that uses this module, or that ends.
+parent of this package, or the server of a `SharedMemoryManager`. Whoever has it open holds a shared lock
+on it, which the kernel takes away with the last copy of the descriptor and the last mapping, however that
+ended. So a file whose keeper is over, and on which nobody has a lock, is removed by whoever passes by: a
+process that uses this module, or that ends.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import contextlib
 import fcntl
 import os
 import stat
+import threading
 
 from . import process, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _FOLDER = "/dev/shm"
@@ -60,7 +63,26 @@ def _mark_of(pid: int) -> int | None:
     return (_MARK << 32 | started) * _SECOND + (_space() << _PID_BITS | pid)
 
 
+class _Choice(threading.local):
+    keeper: int | None = None
+
+
+_choice = _Choice()
+
+
+@contextlib.contextmanager
+def kept_by(pid: int) -> Iterator[None]:
+    """Let a process be the keeper of what is made meanwhile in this thread."""
+    _choice.keeper = pid
+    try:
+        yield
+    finally:
+        _choice.keeper = None
+
+
 def _keeper() -> int:
+    if _choice.keeper is not None:
+        return _choice.keeper
     parent = process.parent_process()
     return os.getpid() if parent is None or parent.pid is None else parent.pid
 
@@ -127,6 +149,16 @@ def remove(name: str) -> None:
         FileNotFoundError: There is none.
     """
     os.unlink(_path(name))
+
+
+def remove_all(prefix: str) -> None:
+    """Remove the names that begin so, whoever uses the memory."""
+    with contextlib.suppress(OSError), os.scandir(_FOLDER) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix):
+                # One that is gone meanwhile.
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
 
 
 def sweep(leaving: bool = False) -> None:

@@ -67,9 +67,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
+    from ._memorymanager import SharedMemoryManager
+
     _ManagerT = TypeVar("_ManagerT", bound="BaseManager")
 
-__all__ = ["BaseManager", "BaseProxy", "SyncManager", "Token"]
+__all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "Token"]
 
 #: The names that others import from here, or the original has here.
 _ = (
@@ -479,3 +481,12 @@ for _typeid, _maker, _proxytype in (
 # What methods return.
 SyncManager.register("Iterator", proxytype=IteratorProxy, create_method=False)
 SyncManager.register("AsyncResult", create_method=False)
+
+
+def __getattr__(name: str) -> Any:
+    # Made from the other manager, so it can only be had later.
+    if name in ("SharedMemoryManager", "SharedMemoryServer"):
+        from . import _memorymanager
+
+        return getattr(_memorymanager, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -133,6 +133,8 @@ class Pool(Events, Submitting):
     _wrap_exception = True
     #: The seat of the worker that is being started.
     _seat: _billiard.Seat | None = None
+    #: What its workers are given.
+    _parcel: Parcel | None = None
 
     def __init__(
         self,
@@ -196,7 +198,8 @@ class Pool(Events, Submitting):
         self._serializer = serializer if serializer is not None else self._ctx._serializer
         self._environment = thread_limits(threads_per_worker, self._processes, self._ctx)
         self._preload = load_ahead(self._ctx, preload)
-        self._parcel = None if shared is None else Parcel(shared, self._serializer)
+        if shared is not None:
+            self._parcel = Parcel(shared, self._serializer)
 
         self._engine = _billiard.Engine(
             self._processes,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from typing import Any
 
-from billiard.managers import BaseManager, SyncManager
+import billiard
+from billiard.managers import BaseManager, SharedMemoryManager, SyncManager
 
 
 class Counter:
@@ -120,3 +122,18 @@ def is_gone(pid: int, patience: float = 30.0) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def make_memory(manager, writer):
+    """Make memory for a manager and end; tell its names."""
+    memory, numbers = manager.SharedMemory(8), manager.ShareableList([1])
+    memory.buf[:4] = b"made"
+    writer.send((memory.name, numbers.shm.name))
+
+
+def own_memory(method, writer):
+    """Have a manager of memory, tell its server's process id and the names, and wait to be killed."""
+    manager = SharedMemoryManager(ctx=billiard.get_context(method))
+    manager.start()
+    writer.send((manager._process.pid, manager.SharedMemory(8).name, manager.ShareableList([1]).shm.name))
+    threading.Event().wait()
