@@ -21,6 +21,12 @@ from billiard.pool import RestartFreqExceeded, ThreadPool, shared
 MIB = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    """The pool logs every worker that it loses."""
+    caplog.set_level("CRITICAL")
+
+
 def memory_of(pid, field="Pss"):
     """How many bytes of the shared memory a process is charged with."""
     size, inside = 0, False
