@@ -83,6 +83,8 @@ class Supervisor(PoolThread):
         super().__init__(name="billiard-service")
         self._engine = pool._engine
         self._pool = weakref.ref(pool)
+        #: The workers of a pool that was collected on this thread, which cannot wait for its end meanwhile.
+        self._left: list[Any] = []
 
     def body(self) -> None:
         """Handle events until the pool is over."""
@@ -91,6 +93,8 @@ class Supervisor(PoolThread):
             if event is None:
                 continue
             if event[0] == "over":
+                for worker in self._left:
+                    worker.join()
                 return
             pool = self._pool()
             if pool is not None:
@@ -122,8 +126,10 @@ def end_pool(
             # What the supervisor has not seen to, since there was no pool any more.
             for worker in list(workers):
                 worker.join()
-            if parcel is not None:
-                parcel.close()
+        else:
+            supervisor._left = list(workers)
+        if parcel is not None:
+            parcel.close()
 
 
 for _public in (PoolThread, Supervisor, stop_if_not_current):

@@ -22,15 +22,16 @@ from billiard.pool import ThreadPool
 
 @pytest.mark.usefixtures("leak_census")
 @pytest.mark.parametrize("make", [ThreadPool, dummy.Pool])
-def test_a_forgotten_pool_is_ended_with_one_warning(make):
+def test_a_forgotten_pool_is_ended_with_one_warning(make, until):
     pool = make(2)
     line = test_a_forgotten_pool_is_ended_with_one_warning.__code__.co_firstlineno
     assert pool.map(double, range(10)) == [2 * x for x in range(10)]
     threads = pool._pool
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        watch = weakref.ref(pool)
         del pool
-        gc.collect()
+        until(lambda: (gc.collect(), watch() is None)[1])
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()

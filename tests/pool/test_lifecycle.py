@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 
 import poolwork
@@ -109,29 +110,35 @@ def test_leaving_the_block_ends_the_pool() -> None:
 
 
 @pytest.mark.usefixtures("leak_census")
-def test_a_forgotten_pool_is_ended_with_one_warning() -> None:
+def test_a_forgotten_pool_is_ended_with_one_warning(until) -> None:
     pool = Pool(2)
     made = test_a_forgotten_pool_is_ended_with_one_warning.__code__.co_firstlineno
     pids = [worker.pid for worker in pool._pool]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        watch = weakref.ref(pool)
         del pool
-        gc.collect()
+        # The pool's thread may be about to do something for it, and hold it for a moment.
+        until(lambda: (gc.collect(), watch() is None)[1])
     (warning,) = [w for w in caught if w.category is ResourceWarning]
     assert f"{__file__}:" in str(warning.message)
     assert int(str(warning.message).rsplit(":", 1)[1]) - made in range(1, 5)
-    assert not any(os.path.exists(f"/proc/{pid}/stat") for pid in pids)
+    until(lambda: not any(os.path.exists(f"/proc/{pid}/stat") for pid in pids))
 
 
 @pytest.mark.usefixtures("leak_census")
-def test_a_result_keeps_its_pool_alive() -> None:
-    result = Pool(1).apply_async(poolwork.double, (4,))
+def test_a_result_keeps_its_pool_alive(until) -> None:
+    pool = Pool(1)
+    watch = weakref.ref(pool)
+    result = pool.apply_async(poolwork.double, (4,))
+    del pool
     gc.collect()
+    assert watch() is not None
     assert result.get() == 8
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         del result
-        gc.collect()
+        until(lambda: (gc.collect(), watch() is None)[1])
 
 
 def test_a_program_may_fall_off_its_end(program) -> None:

@@ -207,10 +207,11 @@ def witness(end, way):
 
 def close_all_and_wait(end, timeout):
     """Close every descriptor, and say whether a wait for the parent is as long as it should be."""
+    sentinel = billiard.parent_process().sentinel
     close_open_fds([end.fd])
-    # What is opened now gets the number of the parent's sentinel, and is always readable.
-    for _ in range(20):
-        os.open(os.devnull, os.O_RDONLY)
+    # What is opened now gets the number of the parent's sentinel in the end, and is always readable.
+    while os.open(os.devnull, os.O_RDONLY) < sentinel:
+        pass
     waited, alive, _ = wait_for_parent(timeout)
     processwork.say(end, b"alive" if alive and waited >= timeout else b"wrong")
 

@@ -174,11 +174,11 @@ def test_a_child_has_its_own_descriptors_and_no_others(ask, pipe):
     told = dict(ask(kinwork.descriptors))
     assert {0, 1, 2} <= set(told)
     others = [target for number, target in told.items() if number > 2]
-    # The one to answer through, the pipe that tells of signals, the parent, and standard input if that has a
-    # number of its own.
+    # The one to answer through, the pipe and the page that tell of signals, the parent, and standard input if
+    # that has a number of its own.
     assert sum(target.startswith("pipe:") for target in others) == 1 + 2
     assert sum("pidfd" in target for target in others) == 1
-    assert len(others) == 4 + ("/dev/null" in others)
+    assert len(others) == 5 + ("/dev/null" in others)
 
 
 def test_only_a_fork_servers_children_have_inherited_descriptors(ask, method):
