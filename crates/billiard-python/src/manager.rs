@@ -228,6 +228,14 @@ enum Verdict<'py> {
     HandOver,
 }
 
+/// How an answer was taken.
+enum Said {
+    /// There may be another question already.
+    AskedAgain,
+    Done,
+    Gone,
+}
+
 /// Unpickles what cannot execute anything.
 fn load<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     match plain::read(py, bytes) {
@@ -299,7 +307,7 @@ impl Hall {
         seat: Seat,
         server: &Bound<'py, PyAny>,
         answer: &Bound<'py, PyAny>,
-    ) -> PyResult<bool> {
+    ) -> PyResult<Said> {
         let message = match Message::of(answer) {
             Ok(message) => message,
             Err(error) => {
@@ -307,7 +315,11 @@ impl Hall {
                 Message::of(&server.call_method1(pyo3::intern!(py, "_unsendable"), said)?)?
             }
         };
-        Ok(message.with_pieces(py, |pieces| self.hall.answer(seat, pieces).is_ok()))
+        Ok(match message.with_pieces(py, |pieces| self.hall.answer(seat, pieces)) {
+            Ok(true) => Said::AskedAgain,
+            Ok(false) => Said::Done,
+            Err(_) => Said::Gone,
+        })
     }
 
     fn attend<'py>(
@@ -322,7 +334,12 @@ impl Hall {
                 Ok(Look::Nothing) => return Ok(()),
                 Err(_) => false,
                 Ok(Look::Question) => match self.judge(py, seat, server, bytes) {
-                    Ok(Verdict::Answer(answer)) => self.say(py, seat, server, &answer)?,
+                    Ok(Verdict::Answer(answer)) => match self.say(py, seat, server, &answer)? {
+                        Said::AskedAgain => true,
+                        // Another look would be in vain most times: it is told when there is something.
+                        Said::Done => return Ok(()),
+                        Said::Gone => false,
+                    },
                     Ok(Verdict::LastAnswer(answer)) => {
                         self.say(py, seat, server, &answer)?;
                         self.hall.leave(seat);

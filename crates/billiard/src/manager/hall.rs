@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::line::{Found, Line};
@@ -62,6 +62,8 @@ pub struct Hall {
     spin: Spin,
     /// Who was answered last.
     last: AtomicU64,
+    /// Whether it was the same one as before: then it is likely to be the next, too.
+    regular: AtomicBool,
     owner: Identity,
 }
 
@@ -82,7 +84,15 @@ impl Hall {
         let bell = EventFd::new()?;
         poller.add(&bell, BELL)?;
         let seats = Mutex::new(Seats { lines: HashMap::new(), next: BELL + 1 });
-        Ok(Self { poller, bell, seats, spin: Spin::over_kernel(), last: AtomicU64::new(BELL), owner: me() })
+        Ok(Self {
+            poller,
+            bell,
+            seats,
+            spin: Spin::over_kernel(),
+            last: AtomicU64::new(BELL),
+            regular: AtomicBool::new(false),
+            owner: me(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
@@ -142,13 +152,14 @@ impl Hall {
         if !self.spin.is_worth_it() {
             return Ok(false);
         }
-        // Whoever was answered last is the most likely to ask next, and can be asked with one call instead of two.
+        // A client that is alone in asking can be asked with one call instead of two; of several any may be the next.
         // Relaxed: it is a guess.
+        let is_regular = self.regular.load(Ordering::Relaxed);
         let last = Seat(self.last.load(Ordering::Relaxed));
         let mut looks = 0_u32;
         let found = self.spin.find(|| {
             looks += 1;
-            if looks.is_multiple_of(OTHERS_TOO) {
+            if !is_regular || looks.is_multiple_of(OTHERS_TOO) {
                 return match self.glance(ready) {
                     Ok(false) => None,
                     found => Some(found),
@@ -225,15 +236,17 @@ impl Hall {
         self.lock().lines.get(&seat.0).map(|line| see(line.message()))
     }
 
-    /// Answers the question. What the client does not take now is kept until it does.
+    /// Answers the question. What the client does not take now is kept until it does. Whether more of what it says has arrived
+    /// already; if not, it is worth a look when it is ready again.
     ///
     /// # Errors
     /// It is gone, and so is its seat.
-    pub fn answer(&self, seat: Seat, pieces: &mut [Piece<'_>]) -> Result<(), ConnError> {
+    pub fn answer(&self, seat: Seat, pieces: &mut [Piece<'_>]) -> Result<bool, ConnError> {
         let mut seats = self.lock();
         let Some(line) = seats.lines.get_mut(&seat.0) else { return Err(ConnError::Closed) };
         line.take();
-        self.last.store(seat.0, Ordering::Relaxed);
+        let is_ahead = line.is_ahead();
+        self.regular.store(self.last.swap(seat.0, Ordering::Relaxed) == seat.0, Ordering::Relaxed);
         let said = line.say(pieces).and_then(|all| {
             if all {
                 return Ok(());
@@ -243,7 +256,7 @@ impl Hall {
         if said.is_err() {
             self.part(&mut seats, seat);
         }
-        said
+        said.map(|()| is_ahead)
     }
 
     fn part(&self, seats: &mut Seats, seat: Seat) -> Option<Line> {

@@ -180,6 +180,12 @@ impl Line {
         }
     }
 
+    /// Whether something has arrived behind the messages that were taken.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        self.taken < self.arrived
+    }
+
     /// Looks for a message again and again, for a while, where experience says that it comes so soon. Whether there is one.
     ///
     /// # Errors
