@@ -272,12 +272,13 @@ impl Hall {
         if !self.quick.bind(py).contains(entry.get_borrowed_item(0)?.get_type())? {
             return Ok(Verdict::HandOver);
         }
-        self.call(py, entry, &load(py, bytes)?, server).map(Verdict::Answer)
+        self.call(py, seat, entry, &load(py, bytes)?, server).map(Verdict::Answer)
     }
 
     fn call<'py>(
         &self,
         py: Python<'py>,
+        seat: Seat,
         entry: &Bound<'py, PyTuple>,
         request: &Bound<'py, PyAny>,
         server: &Bound<'py, PyAny>,
@@ -298,7 +299,7 @@ impl Hall {
                 Err(error) => server.call_method1(pyo3::intern!(py, "_failed"), (error.into_value(py),)),
             };
         }
-        server.call_method1(pyo3::intern!(py, "_answer"), (request,))
+        server.call_method1(pyo3::intern!(py, "_reply"), (seat.number(), request))
     }
 
     fn say<'py>(
@@ -389,7 +390,7 @@ impl Hall {
     /// Answer whoever asks, until `stop` is called.
     ///
     /// Args:
-    ///     server: Knows what is not decided here: ``_desk(seat, request)``, ``_answer(request)``, ``_failed(exception)``,
+    ///     server: Knows what is not decided here: ``_desk(seat, request)``, ``_reply(seat, request)``, ``_failed(exception)``,
     ///         ``_unsendable(answer, exception)``, ``_hand_over(seat, line)``, ``_parted(seat)``.
     fn serve(&self, py: Python<'_>, server: &Bound<'_, PyAny>) -> PyResult<()> {
         let (mut ready, mut bytes) = (Vec::new(), Vec::new());
@@ -397,7 +398,8 @@ impl Hall {
         // Relaxed: whoever sets it rings afterwards.
         while !self.stopping.load(Ordering::Relaxed) {
             ready.clear();
-            let found = self.hall.glance(&mut ready).map_err(IntoPyErr::into_py_err)?;
+            let found =
+                !self.hall.is_private() && self.hall.glance(&mut ready).map_err(IntoPyErr::into_py_err)?;
             if !found {
                 let found =
                     py.detach(|| self.hall.expect_soon(&mut ready)).map_err(IntoPyErr::into_py_err)?;

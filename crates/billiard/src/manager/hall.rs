@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::line::{Found, Line};
@@ -64,6 +64,7 @@ pub struct Hall {
     last: AtomicU64,
     /// Whether it was the same one as before: then it is likely to be the next, too.
     regular: AtomicBool,
+    looks: AtomicU32,
     owner: Identity,
 }
 
@@ -80,8 +81,7 @@ impl Hall {
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Self> {
-        let poller = Poller::new()?;
-        let bell = EventFd::new()?;
+        let (poller, bell) = (Poller::new()?, EventFd::new()?);
         poller.add(&bell, BELL)?;
         let seats = Mutex::new(Seats { lines: HashMap::new(), next: BELL + 1 });
         Ok(Self {
@@ -91,6 +91,7 @@ impl Hall {
             spin: Spin::over_kernel(),
             last: AtomicU64::new(BELL),
             regular: AtomicBool::new(false),
+            looks: AtomicU32::new(0),
             owner: me(),
         })
     }
@@ -143,6 +144,14 @@ impl Hall {
         Ok(!tokens.is_empty())
     }
 
+    /// Whether one client alone has asked lately: then [`Hall::expect_soon`] is the quicker way to see what it wants, and
+    /// [`Hall::glance`] would be in vain.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        // Relaxed: it is a guess.
+        self.regular.load(Ordering::Relaxed) && self.spin.is_worth_it()
+    }
+
     /// Looks for those who want something again and again, for a while, where experience says that they come so soon. Whether
     /// there is anything to be done.
     ///
@@ -156,9 +165,8 @@ impl Hall {
         // Relaxed: it is a guess.
         let is_regular = self.regular.load(Ordering::Relaxed);
         let last = Seat(self.last.load(Ordering::Relaxed));
-        let mut looks = 0_u32;
         let found = self.spin.find(|| {
-            looks += 1;
+            let looks = self.looks.fetch_add(1, Ordering::Relaxed);
             if !is_regular || looks.is_multiple_of(OTHERS_TOO) {
                 return match self.glance(ready) {
                     Ok(false) => None,

@@ -191,11 +191,9 @@ impl Line {
     /// # Errors
     /// As [`Line::look`].
     pub fn expect_soon(&mut self) -> Result<bool, ConnError> {
-        if self.look()? == Found::Message {
-            return Ok(true);
-        }
         if !self.spin.is_worth_it() {
-            return Ok(false);
+            // Who sleeps looks first.
+            return Ok(self.found.is_some());
         }
         let spin = std::mem::replace(&mut self.spin, Spin::over_kernel());
         let found = spin.find(|| match self.look() {
