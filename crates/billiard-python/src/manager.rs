@@ -60,8 +60,12 @@ impl Line {
     }
 }
 
+/// How long the head of a message is that is not very long.
+const HEAD: usize = 4;
+
 /// A message that is ready to be sent.
 enum Message {
+    /// With its head in front.
     Plain(Vec<u8>),
     Pickled(Pickle),
 }
@@ -70,7 +74,11 @@ impl Message {
     fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(tuple) = object.cast_exact::<PyTuple>() {
             let mut bytes = Vec::with_capacity(128);
-            if plain::write(tuple, &mut bytes) {
+            bytes.extend_from_slice(&[0; HEAD]);
+            if plain::write(tuple, &mut bytes)
+                && let Ok(head) = <[u8; HEAD]>::try_from(Head::of(bytes.len() - HEAD).as_bytes())
+            {
+                bytes[..HEAD].copy_from_slice(&head);
                 return Ok(Self::Plain(bytes));
             }
         }
@@ -80,10 +88,7 @@ impl Message {
     /// Hands its pieces on, with the head in front.
     fn with_pieces<T>(&self, py: Python<'_>, hand: impl FnOnce(&mut [Piece<'_>]) -> T) -> T {
         match self {
-            Self::Plain(bytes) => {
-                let head = Head::of(bytes.len());
-                hand(&mut [Piece::of(head.as_bytes()), Piece::of(bytes)])
-            }
+            Self::Plain(bytes) => hand(&mut [Piece::of(bytes)]),
             Self::Pickled(pickle) => {
                 let body = pickle.pieces(py);
                 let head = Head::of(body.iter().map(Piece::len).sum());

@@ -191,14 +191,21 @@ impl Line {
     /// # Errors
     /// As [`Line::look`].
     pub fn expect_soon(&mut self) -> Result<bool, ConnError> {
-        if !self.spin.is_worth_it() {
-            // Who sleeps looks first.
+        // Who sleeps looks first.
+        if self.find()? || !self.spin.is_worth_it() {
             return Ok(self.found.is_some());
         }
         let spin = std::mem::replace(&mut self.spin, Spin::over_kernel());
-        let found = spin.find(|| match self.look() {
-            Ok(Found::Nothing) => None,
-            found => Some(found),
+        // The peer had no time yet: the first look is spared.
+        let mut is_early = true;
+        let found = spin.find(|| {
+            if std::mem::take(&mut is_early) {
+                return None;
+            }
+            match self.look() {
+                Ok(Found::Nothing) => None,
+                found => Some(found),
+            }
         });
         self.spin = spin;
         Ok(found.transpose()? == Some(Found::Message))
