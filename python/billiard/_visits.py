@@ -1,4 +1,4 @@
-"""Who visits a manager's server, and what they hold of what it has, so that the dead can be made to let go."""
+"""Who visits a manager's server, and what they hold of what it has, to be let go when they die."""
 
 from __future__ import annotations
 
