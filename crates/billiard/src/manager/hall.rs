@@ -411,6 +411,18 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_tells_whether_more_has_been_asked_already() {
+        let hall = Hall::new().unwrap();
+        let (mut eager, seat) = client(&hall);
+        eager.write_all(&[frame(b"one"), frame(b"two")].concat()).unwrap();
+        for is_ahead in [true, false] {
+            assert_eq!(hall.look(seat).unwrap(), Look::Question);
+            assert_eq!(hall.answer(seat, &mut [Piece::of(b"yes")]).unwrap(), is_ahead);
+        }
+        assert_eq!(hall.look(seat).unwrap(), Look::Nothing);
+    }
+
+    #[test]
     fn who_hangs_up_or_talks_nonsense_loses_its_seat() {
         for said in
             [b"".as_slice(), b"\0\0", b"\0\0\0\x08half", b"\xff\xff\xff\xfe", b"GET / HTTP/1.1\r\n\r\n"]
