@@ -825,7 +825,7 @@ class Hall:
         Answer whoever asks, until `stop` is called.
 
         Args:
-            server: Knows what is not decided here: ``_desk(seat, request)``, ``_answer(request)``, ``_failed(exception)``,
+            server: Knows what is not decided here: ``_desk(seat, request)``, ``_reply(seat, request)``, ``_failed(exception)``,
                 ``_unsendable(answer, exception)``, ``_hand_over(seat, line)``, ``_parted(seat)``.
         """
     def stop(self, /) -> None:

@@ -18,6 +18,7 @@ from . import _billiard, connection, process, util
 from ._lifelines import GREETING
 from ._proxies import Token, listener_client, public_methods
 from ._servedtypes import Array, Namespace, Value
+from ._visits import Client, Holders, Visit
 from .einfo import ExceptionWithTraceback
 from .exceptions import AuthenticationError
 
@@ -26,37 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_PLAIN_LOCK = type(threading.Lock())
-_OWNED_LOCKS = (type(threading.RLock()), threading.Condition)
-
-
 #: What makes objects of which no method can wait for anything.
 _QUICK_MAKERS = (list, dict, Namespace, Value, Array)
 #: Their types.
 _QUICK_TYPES = frozenset({list, dict, Namespace, Value, array.array})
-
-
-class _Client:
-    """A process that has told who it is."""
-
-    def __init__(self) -> None:
-        self.visits = 0
-        self.refs: dict[str, int] = {}
-        self.locks: set[str] = set()
-        #: It is dead: what it gets from now on is let go at once.
-        self.gone = False
-
-
-class _Visit:
-    """A client's connection, and what it has acquired that only its own thread can release."""
-
-    def __init__(self) -> None:
-        self.client: _Client | None = None
-        self.is_lifeline = False
-        self.is_seated = False
-        #: It has asked the server to end, and is told so first.
-        self.is_last = False
-        self.owned: dict[str, list[Any]] = {}
 
 
 class Server:
@@ -100,9 +74,9 @@ class Server:
         self.id_to_refcount: dict[str, int] = {}
         self.mutex = threading.RLock()
         self.stop_event = threading.Event()
-        self._visits: dict[int, _Visit] = {}
-        self._clients: dict[str, _Client] = {}
-        self._holders: dict[str, _Client] = {}
+        self._visits: dict[int, Visit] = {}
+        self._clients: dict[str, Client] = {}
+        self._holders = Holders(self.mutex, self.id_to_obj)
         # What an override of these does with a connection cannot be done in the hall.
         kind = type(self)
         is_native = (
@@ -222,7 +196,7 @@ class Server:
         Returns:
             The answer, and whether others follow it.
         """
-        visit = self._visits.setdefault(seat, _Visit())
+        visit = self._visits.setdefault(seat, Visit())
         try:
             greeting, name, args, kwds = request
             if name == "accept_connection":
@@ -238,13 +212,13 @@ class Server:
             return ("#TRACEBACK", format_exc()), visit.is_seated
         return self._desk_now(visit, request)
 
-    def _seat(self, visit: _Visit, greeting: Any) -> Any:
+    def _seat(self, visit: Visit, greeting: Any) -> Any:
         visit.is_seated = True
         if not (type(greeting) is tuple and greeting[:1] == (GREETING,)):
             return None
         _, identity, is_lifeline = greeting
         with self.mutex:
-            client = visit.client = self._clients.setdefault(identity, _Client())
+            client = visit.client = self._clients.setdefault(identity, Client())
             client.visits += 1
         visit.is_lifeline = bool(is_lifeline)
         if visit.is_lifeline:
@@ -262,6 +236,11 @@ class Server:
         except Exception:
             return ("#TRACEBACK", format_exc()), stays
 
+    def _reply(self, seat: int, request: Any) -> tuple[str, Any]:
+        """Serve a request of a session for an object of which no method can wait."""
+        visit = self._visits.get(seat)
+        return self._answer(request, visit, visit)
+
     def _failed(self, error: BaseException) -> tuple[str, Any]:
         return "#ERROR", error
 
@@ -274,7 +253,7 @@ class Server:
             return "#UNSERIALIZABLE", object.__repr__(answer[1])
 
     def _hand_over(self, seat: int, line: Any) -> None:
-        visit = self._visits.setdefault(seat, _Visit())
+        visit = self._visits.setdefault(seat, Visit())
         attending = threading.Thread(target=self._attend, args=(seat, visit, line), daemon=True)
         try:
             attending.start()
@@ -283,7 +262,7 @@ class Server:
             line.close()
             self._parted(seat)
 
-    def _attend(self, seat: int, visit: _Visit, line: Any) -> None:
+    def _attend(self, seat: int, visit: Visit, line: Any) -> None:
         """Serve one client, on a thread of its own."""
         stays = True
         try:
@@ -305,10 +284,10 @@ class Server:
             line.close()
             if visit.is_last:
                 self.stop_event.set()
-            self._release(visit)
+            self._holders.release(visit)
             self._parted(seat)
 
-    def _respond(self, seat: int, visit: _Visit, request: Any) -> tuple[Any, bool]:
+    def _respond(self, seat: int, visit: Visit, request: Any) -> tuple[Any, bool]:
         if visit.is_seated and request[0] is not None:
             return self._answer(request, visit, visit), True
         return self._desk(seat, request) or self._desk_now(visit, request)
@@ -338,7 +317,7 @@ class Server:
 
     # -- Requests of sessions.
 
-    def _answer(self, request: Any, visit: _Visit | None = None, c: Any = None) -> tuple[str, Any]:
+    def _answer(self, request: Any, visit: Visit | None = None, c: Any = None) -> tuple[str, Any]:
         """Do what is asked of an object."""
         try:
             ident, method, args, kwds = request
@@ -349,7 +328,7 @@ class Server:
         except Exception:
             return "#TRACEBACK", format_exc()
         try:
-            result = self._call(visit, ident, obj, method, function, args, kwds)
+            result = self._holders.call(visit, ident, obj, method, function, args, kwds)
         except Exception as error:
             if visit is not None and visit.client is not None:
                 return "#ERROR", ExceptionWithTraceback(error, error.__traceback__)
@@ -373,33 +352,6 @@ class Server:
             return "#TRACEBACK", format_exc()
         return "#PROXY", (exposed, Token(typeid, self.address, ident))
 
-    def _call(
-        self, visit: _Visit | None, ident: Any, obj: Any, method: str, function: Any, args: Any, kwds: Any
-    ) -> Any:
-        if visit is None or not isinstance(obj, (_PLAIN_LOCK, *_OWNED_LOCKS)):
-            return function(*args, **kwds)
-        if type(obj) is _PLAIN_LOCK:
-            if method == "release":
-                with self.mutex:
-                    holder = self._holders.pop(ident, None)
-                    if holder is not None:
-                        holder.locks.discard(ident)
-                return function(*args, **kwds)
-            result = function(*args, **kwds)
-            if method == "acquire" and result and visit.client is not None:
-                with self.mutex:
-                    self._holders[ident] = visit.client
-                    visit.client.locks.add(ident)
-                    if visit.client.gone:
-                        self._give_back(visit.client)
-            return result
-        result = function(*args, **kwds)
-        if method == "acquire" and result:
-            visit.owned.setdefault(ident, [obj, 0])[1] += 1
-        elif method == "release" and ident in visit.owned:
-            visit.owned[ident][1] -= 1
-        return result
-
     def fallback_getvalue(self, conn: Any, ident: str, obj: Any) -> Any:  # noqa: ARG002
         """A copy of the object."""
         return obj
@@ -420,32 +372,11 @@ class Server:
 
     # -- What clients have left behind.
 
-    def _release(self, visit: _Visit) -> None:
-        """Release what only this thread can, since it is the owner."""
-        for ident, (obj, count) in visit.owned.items():
-            for _ in range(count):
-                util.warning("the lock %s was held by a client that is gone; it is released", ident)
-                # A client may have been told to wait while it held nothing.
-                with suppress(RuntimeError):
-                    obj.release()
-        visit.owned.clear()
-
-    def _give_back(self, client: _Client) -> None:
-        """Release the locks of a client that is dead. The mutex is held."""
-        while client.locks:
-            ident = client.locks.pop()
-            self._holders.pop(ident, None)
-            entry = self.id_to_obj.get(ident)
-            if entry is not None:
-                util.warning("the lock %s was held by a client that died; it is released", ident)
-                with suppress(RuntimeError):
-                    entry[0].release()
-
-    def _bury(self, client: _Client) -> None:
+    def _bury(self, client: Client) -> None:
         """Release what a client has held."""
         with self.mutex:
             client.gone = True
-            self._give_back(client)
+            self._holders.give_back(client)
             refs, client.refs = client.refs, {}
             for ident, count in refs.items():
                 for _ in range(count):
@@ -472,7 +403,7 @@ class Server:
     def shutdown(self, c: Any) -> None:
         """Have the server end, once the answer is on its way."""
         util.debug("a client has the server end")
-        visit = c if isinstance(c, _Visit) else None
+        visit = c if isinstance(c, Visit) else None
         if visit is not None:
             visit.is_last = True
             return
@@ -538,9 +469,7 @@ class Server:
                 del self.id_to_refcount[ident]
                 # Its end may run code of its own, after the mutex.
                 gone = self.id_to_obj.pop(ident)
-                holder = self._holders.pop(ident, None)
-                if holder is not None:
-                    holder.locks.discard(ident)
+                self._holders.forget(ident)
         del gone
 
 

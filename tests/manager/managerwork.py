@@ -56,6 +56,12 @@ class Generators(SyncManager):
 Generators.register("squares", squares, SyncManager._registry["Iterator"][-1])
 
 
+def count(shared: Any, key: str, times: int) -> None:
+    shared[key] = 0
+    for _ in range(times):
+        shared[key] += 1
+
+
 def use_everything(shared: Any, numbers: Any, queue: Any, lock: Any, event: Any) -> None:
     with lock:
         shared["child"] = os.getpid()

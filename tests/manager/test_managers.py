@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import threading
 import time
@@ -33,6 +34,26 @@ def test_what_a_child_does_is_seen_here(ctx, manager):
     child.join()
     assert child.exitcode == 0
     child.close()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts the server's threads")
+def test_clients_of_quick_objects_are_served_by_one_thread(ctx, manager):
+    shared = manager.dict()
+    threads = f"/proc/{manager._process.pid}/task"
+    before = len(os.listdir(threads))
+    children = [ctx.Process(target=managerwork.count, args=(shared, key, 50)) for key in ("a", "b", "c")]
+    for child in children:
+        child.start()
+    shared["here"] = True
+    assert len(os.listdir(threads)) <= before
+    for child in children:
+        child.join()
+    assert shared.copy() == {"here": True, "a": 50, "b": 50, "c": 50}
+    assert len(os.listdir(threads)) <= before
+    # One that may wait has this client's questions answered by a thread of their own.
+    with manager.Lock():
+        assert len(os.listdir(threads)) > before
+        assert shared["a"] == 50
 
 
 def test_dictionaries_and_lists(manager):

@@ -60,8 +60,12 @@ impl Line {
     }
 }
 
+/// How long the head of a message is that is not very long.
+const HEAD: usize = 4;
+
 /// A message that is ready to be sent.
 enum Message {
+    /// With its head in front.
     Plain(Vec<u8>),
     Pickled(Pickle),
 }
@@ -70,7 +74,11 @@ impl Message {
     fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(tuple) = object.cast_exact::<PyTuple>() {
             let mut bytes = Vec::with_capacity(128);
-            if plain::write(tuple, &mut bytes) {
+            bytes.extend_from_slice(&[0; HEAD]);
+            if plain::write(tuple, &mut bytes)
+                && let Ok(head) = <[u8; HEAD]>::try_from(Head::of(bytes.len() - HEAD).as_bytes())
+            {
+                bytes[..HEAD].copy_from_slice(&head);
                 return Ok(Self::Plain(bytes));
             }
         }
@@ -80,10 +88,7 @@ impl Message {
     /// Hands its pieces on, with the head in front.
     fn with_pieces<T>(&self, py: Python<'_>, hand: impl FnOnce(&mut [Piece<'_>]) -> T) -> T {
         match self {
-            Self::Plain(bytes) => {
-                let head = Head::of(bytes.len());
-                hand(&mut [Piece::of(head.as_bytes()), Piece::of(bytes)])
-            }
+            Self::Plain(bytes) => hand(&mut [Piece::of(bytes)]),
             Self::Pickled(pickle) => {
                 let body = pickle.pieces(py);
                 let head = Head::of(body.iter().map(Piece::len).sum());
@@ -228,6 +233,14 @@ enum Verdict<'py> {
     HandOver,
 }
 
+/// How an answer was taken.
+enum Said {
+    /// There may be another question already.
+    AskedAgain,
+    Done,
+    Gone,
+}
+
 /// Unpickles what cannot execute anything.
 fn load<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     match plain::read(py, bytes) {
@@ -264,12 +277,13 @@ impl Hall {
         if !self.quick.bind(py).contains(entry.get_borrowed_item(0)?.get_type())? {
             return Ok(Verdict::HandOver);
         }
-        self.call(py, entry, &load(py, bytes)?, server).map(Verdict::Answer)
+        self.call(py, seat, entry, &load(py, bytes)?, server).map(Verdict::Answer)
     }
 
     fn call<'py>(
         &self,
         py: Python<'py>,
+        seat: Seat,
         entry: &Bound<'py, PyTuple>,
         request: &Bound<'py, PyAny>,
         server: &Bound<'py, PyAny>,
@@ -290,7 +304,7 @@ impl Hall {
                 Err(error) => server.call_method1(pyo3::intern!(py, "_failed"), (error.into_value(py),)),
             };
         }
-        server.call_method1(pyo3::intern!(py, "_answer"), (request,))
+        server.call_method1(pyo3::intern!(py, "_reply"), (seat.number(), request))
     }
 
     fn say<'py>(
@@ -299,7 +313,7 @@ impl Hall {
         seat: Seat,
         server: &Bound<'py, PyAny>,
         answer: &Bound<'py, PyAny>,
-    ) -> PyResult<bool> {
+    ) -> PyResult<Said> {
         let message = match Message::of(answer) {
             Ok(message) => message,
             Err(error) => {
@@ -307,7 +321,11 @@ impl Hall {
                 Message::of(&server.call_method1(pyo3::intern!(py, "_unsendable"), said)?)?
             }
         };
-        Ok(message.with_pieces(py, |pieces| self.hall.answer(seat, pieces).is_ok()))
+        Ok(match message.with_pieces(py, |pieces| self.hall.answer(seat, pieces)) {
+            Ok(true) => Said::AskedAgain,
+            Ok(false) => Said::Done,
+            Err(_) => Said::Gone,
+        })
     }
 
     fn attend<'py>(
@@ -322,7 +340,12 @@ impl Hall {
                 Ok(Look::Nothing) => return Ok(()),
                 Err(_) => false,
                 Ok(Look::Question) => match self.judge(py, seat, server, bytes) {
-                    Ok(Verdict::Answer(answer)) => self.say(py, seat, server, &answer)?,
+                    Ok(Verdict::Answer(answer)) => match self.say(py, seat, server, &answer)? {
+                        Said::AskedAgain => true,
+                        // Another look would be in vain most times: it is told when there is something.
+                        Said::Done => return Ok(()),
+                        Said::Gone => false,
+                    },
                     Ok(Verdict::LastAnswer(answer)) => {
                         self.say(py, seat, server, &answer)?;
                         self.hall.leave(seat);
@@ -372,7 +395,7 @@ impl Hall {
     /// Answer whoever asks, until `stop` is called.
     ///
     /// Args:
-    ///     server: Knows what is not decided here: ``_desk(seat, request)``, ``_answer(request)``, ``_failed(exception)``,
+    ///     server: Knows what is not decided here: ``_desk(seat, request)``, ``_reply(seat, request)``, ``_failed(exception)``,
     ///         ``_unsendable(answer, exception)``, ``_hand_over(seat, line)``, ``_parted(seat)``.
     fn serve(&self, py: Python<'_>, server: &Bound<'_, PyAny>) -> PyResult<()> {
         let (mut ready, mut bytes) = (Vec::new(), Vec::new());
@@ -380,7 +403,8 @@ impl Hall {
         // Relaxed: whoever sets it rings afterwards.
         while !self.stopping.load(Ordering::Relaxed) {
             ready.clear();
-            let found = self.hall.glance(&mut ready).map_err(IntoPyErr::into_py_err)?;
+            let found =
+                !self.hall.is_private() && self.hall.glance(&mut ready).map_err(IntoPyErr::into_py_err)?;
             if !found {
                 let found =
                     py.detach(|| self.hall.expect_soon(&mut ready)).map_err(IntoPyErr::into_py_err)?;

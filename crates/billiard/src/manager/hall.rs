@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::line::{Found, Line};
@@ -62,6 +62,9 @@ pub struct Hall {
     spin: Spin,
     /// Who was answered last.
     last: AtomicU64,
+    /// Whether it was the same one as before: then it is likely to be the next, too.
+    regular: AtomicBool,
+    looks: AtomicU32,
     owner: Identity,
 }
 
@@ -78,11 +81,19 @@ impl Hall {
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Self> {
-        let poller = Poller::new()?;
-        let bell = EventFd::new()?;
+        let (poller, bell) = (Poller::new()?, EventFd::new()?);
         poller.add(&bell, BELL)?;
         let seats = Mutex::new(Seats { lines: HashMap::new(), next: BELL + 1 });
-        Ok(Self { poller, bell, seats, spin: Spin::over_kernel(), last: AtomicU64::new(BELL), owner: me() })
+        Ok(Self {
+            poller,
+            bell,
+            seats,
+            spin: Spin::over_kernel(),
+            last: AtomicU64::new(BELL),
+            regular: AtomicBool::new(false),
+            looks: AtomicU32::new(0),
+            owner: me(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
@@ -133,6 +144,14 @@ impl Hall {
         Ok(!tokens.is_empty())
     }
 
+    /// Whether one client alone has asked lately: then [`Hall::expect_soon`] is the quicker way to see what it wants, and
+    /// [`Hall::glance`] would be in vain.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        // Relaxed: it is a guess.
+        self.regular.load(Ordering::Relaxed) && self.spin.is_worth_it()
+    }
+
     /// Looks for those who want something again and again, for a while, where experience says that they come so soon. Whether
     /// there is anything to be done.
     ///
@@ -142,13 +161,13 @@ impl Hall {
         if !self.spin.is_worth_it() {
             return Ok(false);
         }
-        // Whoever was answered last is the most likely to ask next, and can be asked with one call instead of two.
+        // A client that is alone in asking can be asked with one call instead of two; of several any may be the next.
         // Relaxed: it is a guess.
+        let is_regular = self.regular.load(Ordering::Relaxed);
         let last = Seat(self.last.load(Ordering::Relaxed));
-        let mut looks = 0_u32;
         let found = self.spin.find(|| {
-            looks += 1;
-            if looks.is_multiple_of(OTHERS_TOO) {
+            let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+            if !is_regular || looks.is_multiple_of(OTHERS_TOO) {
                 return match self.glance(ready) {
                     Ok(false) => None,
                     found => Some(found),
@@ -225,15 +244,17 @@ impl Hall {
         self.lock().lines.get(&seat.0).map(|line| see(line.message()))
     }
 
-    /// Answers the question. What the client does not take now is kept until it does.
+    /// Answers the question. What the client does not take now is kept until it does. Whether more of what it says has arrived
+    /// already; if not, it is worth a look when it is ready again.
     ///
     /// # Errors
     /// It is gone, and so is its seat.
-    pub fn answer(&self, seat: Seat, pieces: &mut [Piece<'_>]) -> Result<(), ConnError> {
+    pub fn answer(&self, seat: Seat, pieces: &mut [Piece<'_>]) -> Result<bool, ConnError> {
         let mut seats = self.lock();
         let Some(line) = seats.lines.get_mut(&seat.0) else { return Err(ConnError::Closed) };
         line.take();
-        self.last.store(seat.0, Ordering::Relaxed);
+        let is_ahead = line.is_ahead();
+        self.regular.store(self.last.swap(seat.0, Ordering::Relaxed) == seat.0, Ordering::Relaxed);
         let said = line.say(pieces).and_then(|all| {
             if all {
                 return Ok(());
@@ -243,7 +264,7 @@ impl Hall {
         if said.is_err() {
             self.part(&mut seats, seat);
         }
-        said
+        said.map(|()| is_ahead)
     }
 
     fn part(&self, seats: &mut Seats, seat: Seat) -> Option<Line> {
@@ -387,6 +408,18 @@ mod tests {
         let (_deaf, answer) = reader.join().unwrap();
         assert_eq!(answer[4..4 + large.len()], large[..]);
         assert_eq!(answer[4 + large.len()..], frame(b"more"));
+    }
+
+    #[test]
+    fn an_answer_tells_whether_more_has_been_asked_already() {
+        let hall = Hall::new().unwrap();
+        let (mut eager, seat) = client(&hall);
+        eager.write_all(&[frame(b"one"), frame(b"two")].concat()).unwrap();
+        for is_ahead in [true, false] {
+            assert_eq!(hall.look(seat).unwrap(), Look::Question);
+            assert_eq!(hall.answer(seat, &mut [Piece::of(b"yes")]).unwrap(), is_ahead);
+        }
+        assert_eq!(hall.look(seat).unwrap(), Look::Nothing);
     }
 
     #[test]

@@ -180,21 +180,32 @@ impl Line {
         }
     }
 
+    /// Whether something has arrived behind the messages that were taken.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        self.taken < self.arrived
+    }
+
     /// Looks for a message again and again, for a while, where experience says that it comes so soon. Whether there is one.
     ///
     /// # Errors
     /// As [`Line::look`].
     pub fn expect_soon(&mut self) -> Result<bool, ConnError> {
-        if self.look()? == Found::Message {
-            return Ok(true);
-        }
-        if !self.spin.is_worth_it() {
-            return Ok(false);
+        // Who sleeps looks first.
+        if self.find()? || !self.spin.is_worth_it() {
+            return Ok(self.found.is_some());
         }
         let spin = std::mem::replace(&mut self.spin, Spin::over_kernel());
-        let found = spin.find(|| match self.look() {
-            Ok(Found::Nothing) => None,
-            found => Some(found),
+        // The peer had no time yet: the first look is spared.
+        let mut is_early = true;
+        let found = spin.find(|| {
+            if std::mem::take(&mut is_early) {
+                return None;
+            }
+            match self.look() {
+                Ok(Found::Nothing) => None,
+                found => Some(found),
+            }
         });
         self.spin = spin;
         Ok(found.transpose()? == Some(Found::Message))

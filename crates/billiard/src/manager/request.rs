@@ -43,34 +43,97 @@ impl<'a> Request<'a> {
     pub fn read(bytes: &'a [u8]) -> Result<Self, RequestError> {
         let mut reader = Reader { rest: bytes };
         let mut request = Self { is_plain: true, ..Self::default() };
-        let mut items = 0;
+        let mut stack = Stack::default();
         loop {
-            match reader.next()? {
+            let step = reader.next()?;
+            if let Step::Text(text) = step {
+                match stack.depth {
+                    _ if !stack.begins_with_mark() => {}
+                    IDENT => request.ident = Some(text),
+                    METHOD => request.method = Some(text),
+                    _ => {}
+                }
+            }
+            let lowest = match step {
                 Step::End if reader.rest.is_empty() => return Ok(request),
                 Step::End => return Err(RequestError::Trailing(reader.rest.len())),
-                // Where this leads cannot be told without the unpickler.
-                Step::Foreign => return Ok(Self { is_plain: false, ..request }),
-                Step::Frame => {}
-                Step::Text(text) => {
-                    if items == 1 {
-                        request.ident = Some(text);
-                    } else if items == 2 {
-                        request.method = Some(text);
-                    }
-                    items += 1;
-                }
-                // The tuple begins with a mark; whatever else comes first is no name.
-                Step::Other => items += 1,
+                Step::Frame => continue,
+                Step::Text(_) | Step::Push => stack.change(0, 1),
+                Step::Mark => stack.mark(),
+                Step::Change { pops, pushes } => stack.change(pops, pushes),
+                Step::Collect { pushes } => stack.collect(pushes),
+                Step::Foreign => None,
+            };
+            // Where this leads cannot be told without the unpickler.
+            let Some(lowest) = lowest else { return Ok(Self { is_plain: false, ..request }) };
+            // What has gone into something else is nobody's name. The whole tuple takes everything, its mark included.
+            if (1..=IDENT).contains(&lowest) {
+                request.ident = None;
+            }
+            if (1..=METHOD).contains(&lowest) {
+                request.method = None;
             }
         }
     }
 }
 
+/// Where the names are on the unpickler's stack, above the mark with which the tuple begins.
+const IDENT: usize = 1;
+const METHOD: usize = 2;
+/// What is nested deeper is not plain: it takes its time.
+const DEEPEST: usize = 64;
+
+/// How much the unpickler has in its hands.
+#[derive(Default)]
+struct Stack {
+    depth: usize,
+    marks: Vec<usize>,
+}
+
+impl Stack {
+    fn begins_with_mark(&self) -> bool {
+        self.marks.first() == Some(&0)
+    }
+
+    fn mark(&mut self) -> Option<usize> {
+        if self.marks.len() == DEEPEST {
+            return None;
+        }
+        self.marks.push(self.depth);
+        self.depth += 1;
+        Some(self.depth)
+    }
+
+    /// How little there was in between. None: there was not enough.
+    fn change(&mut self, pops: usize, pushes: usize) -> Option<usize> {
+        let floor = self.marks.last().map_or(0, |mark| mark + 1);
+        let lowest = self.depth.checked_sub(pops).filter(|lowest| *lowest >= floor)?;
+        self.depth = lowest + pushes;
+        Some(if pops == 0 { self.depth } else { lowest })
+    }
+
+    fn collect(&mut self, pushes: usize) -> Option<usize> {
+        let lowest = self.marks.pop()?;
+        self.depth = lowest + pushes;
+        Some(lowest)
+    }
+}
+
 enum Step<'a> {
     Text(&'a str),
-    /// Does not put anything on the stack.
+    /// Leaves the stack as it is.
     Frame,
-    Other,
+    Push,
+    Mark,
+    /// Takes so many, and puts so many in their place.
+    Change {
+        pops: usize,
+        pushes: usize,
+    },
+    /// Takes all down to the last mark.
+    Collect {
+        pushes: usize,
+    },
     Foreign,
     End,
 }
@@ -94,7 +157,7 @@ impl<'a> Reader<'a> {
     }
 
     fn next(&mut self) -> Result<Step<'a>, RequestError> {
-        let text = |bytes| std::str::from_utf8(bytes).map_or(Step::Other, Step::Text);
+        let text = |bytes| std::str::from_utf8(bytes).map_or(Step::Push, Step::Text);
         let opcode = self.take(1)?[0];
         Ok(match opcode {
             b'.' => Step::End,
@@ -108,29 +171,25 @@ impl<'a> Reader<'a> {
             b'X' => text(self.counted(4)?),
             0x8d => text(self.counted(8)?),
             // LONG1, SHORT_BINBYTES; LONG4, BINBYTES; BINBYTES8, BYTEARRAY8.
-            0x8a | b'C' => self.counted(1).map(|_| Step::Other)?,
-            0x8b | b'B' => self.counted(4).map(|_| Step::Other)?,
-            0x8e | 0x96 => self.counted(8).map(|_| Step::Other)?,
+            0x8a | b'C' => self.counted(1).map(|_| Step::Push)?,
+            0x8b | b'B' => self.counted(4).map(|_| Step::Push)?,
+            0x8e | 0x96 => self.counted(8).map(|_| Step::Push)?,
             // BININT1, BINGET; BININT2; BININT, LONG_BINGET; BINFLOAT.
-            b'K' | b'h' => self.take(1).map(|_| Step::Other)?,
-            b'M' => self.take(2).map(|_| Step::Other)?,
-            b'J' | b'j' => self.take(4).map(|_| Step::Other)?,
-            b'G' => self.take(8).map(|_| Step::Other)?,
-            // MARK, NONE, NEWTRUE, NEWFALSE, the tuples, lists, dictionaries and sets.
-            b'('
-            | b'N'
-            | 0x88
-            | 0x89
-            | b')'
-            | b't'
-            | 0x85..=0x87
-            | b']'
-            | b'a'
-            | b'e'
-            | b'}'
-            | b's'
-            | b'u'
-            | 0x8f..=0x91 => Step::Other,
+            b'K' | b'h' => self.take(1).map(|_| Step::Push)?,
+            b'M' => self.take(2).map(|_| Step::Push)?,
+            b'J' | b'j' => self.take(4).map(|_| Step::Push)?,
+            b'G' => self.take(8).map(|_| Step::Push)?,
+            b'(' => Step::Mark,
+            // NONE, NEWTRUE, NEWFALSE, and the empty tuple, list, dictionary and set.
+            b'N' | 0x88 | 0x89 | b')' | b']' | b'}' | 0x8f => Step::Push,
+            // TUPLE1 to TUPLE3.
+            0x85..=0x87 => Step::Change { pops: usize::from(opcode - 0x84), pushes: 1 },
+            // APPEND, SETITEM.
+            b'a' => Step::Change { pops: 1, pushes: 0 },
+            b's' => Step::Change { pops: 2, pushes: 0 },
+            // TUPLE, FROZENSET; APPENDS, SETITEMS, ADDITEMS.
+            b't' | 0x91 => Step::Collect { pushes: 1 },
+            b'e' | b'u' | 0x90 => Step::Collect { pushes: 0 },
             _ => Step::Foreign,
         })
     }
@@ -161,6 +220,25 @@ mod tests {
         // (None, 'dummy', (), {})
         let request = Request::read(b"\x80\x04(N\x8c\x05dummy\x94)}\x94t\x94.").unwrap();
         assert_eq!(request, Request { ident: None, method: Some("dummy"), is_plain: true });
+    }
+
+    #[test]
+    fn what_is_inside_of_the_first_item_is_no_ident() {
+        // (('billiard 1', 'me', False), 'accept_connection', ('MainProcess',), {})
+        let greeting = b"\x80\x04(\x8c\x0abilliard 1\x94\x8c\x02me\x94\x89\x87\x94\x8c\x11accept_connection\x94\x8c\x0bMainProcess\x94\x85\x94}\x94t\x94.";
+        let expected = Request { ident: None, method: Some("accept_connection"), is_plain: true };
+        assert_eq!(Request::read(greeting), Ok(expected));
+        // ({'7f': 'x'}, 'get', (), {})
+        let request = Request::read(b"\x80\x04(}\x8c\x027f\x8c\x01xs\x8c\x03get)}t.").unwrap();
+        assert_eq!(request, Request { ident: None, method: Some("get"), is_plain: true });
+    }
+
+    #[test]
+    fn what_takes_more_than_there_is_and_what_is_nested_too_deep_is_not_plain() {
+        for bytes in [b"(\x85t.".as_slice(), b"a.", b"t.", b"N(Ns.", &[b'('; DEEPEST + 1]] {
+            let request = Request::read(bytes).unwrap();
+            assert!(!request.is_plain, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -79,6 +79,10 @@ impl Spin {
             Look::Memory => (start.after(ALONE), 32),
             Look::Kernel => (start, 1),
         };
+        if self.look == Look::Kernel {
+            // A second look at once would tell the same.
+            thread::give_way();
+        }
         loop {
             for _ in 0..looks {
                 std::hint::spin_loop();

@@ -181,6 +181,9 @@ pub fn read(fd: BorrowedFd<'_>, kind: Kind, room: &mut Room<'_>) -> io::Result<u
 /// # Errors
 /// `WouldBlock` if nothing is taken now; `BrokenPipe` if nobody can read any more.
 pub fn write(fd: BorrowedFd<'_>, kind: Kind, pieces: &[Piece<'_>]) -> io::Result<usize> {
+    if let (Kind::Socket, [piece]) = (kind, pieces) {
+        return send(fd, piece);
+    }
     let mut places = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MOST_PIECES];
     let count = pieces.len().min(MOST_PIECES);
     for (place, piece) in places.iter_mut().zip(pieces) {
@@ -196,17 +199,31 @@ pub fn write(fd: BorrowedFd<'_>, kind: Kind, pieces: &[Piece<'_>]) -> io::Result
             // SAFETY: the header and its `count` vectors live; each is of readable bytes, by the invariant of `Piece`.
             unsafe { libc::sendmsg(number, &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
         })
-        // Both mean that nobody will ever read it.
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ECONNRESET) => io::Error::from_raw_os_error(libc::EPIPE),
-            _ => error,
-        }),
+        .map_err(unread),
         Kind::Pipe => retried(|| {
             // SAFETY: `count` vectors of readable bytes, by the invariant of `Piece`. -1 is the position of what has none.
             unsafe { libc::pwritev2(number, places.as_ptr(), count as _, -1, libc::RWF_NOWAIT) }
         })
         .or_else(|error| if is_unknown(&error) { write_if_ready(fd, pieces) } else { Err(error) }),
         Kind::Other => write_if_ready(fd, pieces),
+    }
+}
+
+/// What is in one piece costs the kernel less than what has to be gathered.
+fn send(fd: BorrowedFd<'_>, piece: &Piece<'_>) -> io::Result<usize> {
+    let (number, start, len) = (fd.as_raw_fd(), piece.start, piece.len);
+    retried(|| {
+        // SAFETY: there are `len` readable bytes at `start`, by the invariant of `Piece`.
+        unsafe { libc::send(number, start.cast(), len, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
+    })
+    .map_err(unread)
+}
+
+/// Both mean that nobody will ever read it.
+fn unread(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ECONNRESET) => io::Error::from_raw_os_error(libc::EPIPE),
+        _ => error,
     }
 }
 
