@@ -465,3 +465,45 @@ def test_ten_thousand_queues_leave_nothing():
         assert queue.get() == number
     del queue
     gc.collect()
+
+
+@pytest.mark.parametrize("put", ["put", "put_many"])
+def test_arrays_of_many_megabytes_arrive_whole(ctx, start, put):
+    arrays = [np.arange(n, dtype=np.int64) for n in (300_000, 1_000_003, 2_100_000)]
+    questions, answers = ctx.Queue(), ctx.Queue()
+    start(queuework.echo, questions, answers)
+    if put == "put":
+        for array in arrays:
+            questions.put(array)
+    else:
+        questions.put_many(arrays)
+    for array in arrays:
+        answer = answers.get(timeout=60)
+        assert np.array_equal(answer, array)
+        # It is this process's own, whatever becomes of the queue.
+        answer[0] = 1
+    questions.put(None)
+
+
+def test_put_many_of_large_objects_tells_how_many_found_room(ctx):
+    queue = ctx.Queue(3)
+    large = [bytes([n]) * 200_000 for n in range(5)]
+    with pytest.raises(Full) as caught:
+        queue.put_many([1, *large], timeout=0.01)
+    assert caught.value.args == (3,)
+    assert queue.get_many() == [1, *large[:2]]
+
+
+def test_put_many_of_large_objects_waits_for_room(ctx, start):
+    queue, results = ctx.Queue(2), ctx.Queue()
+    start(queuework.get_until_none, queue, results)
+    large = [bytes([n]) * 100_000 for n in range(40)]
+    queue.put_many([*large, None])
+    assert results.get(timeout=60) == large
+
+
+def test_more_large_objects_at_once_than_are_copied_unlocked(ctx):
+    queue = ctx.Queue()
+    large = [bytes([n]) * 70_000 for n in range(40)]
+    queue.put_many(large)
+    assert queue.get_many() == large

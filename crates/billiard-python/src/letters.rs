@@ -1,7 +1,7 @@
 //! Large objects on their way through a queue: copied once into it, from where they are, and once out of it, to where they
 //! are wanted.
 
-use billiard::queue::{AsLetter, Draft, Drafting, Letter, Parcel, Queue};
+use billiard::queue::{AsLetter, Draft, Drafting, Letter, MOST_DRAFTS, Parcel, Queue};
 use billiard::sys::Deadline;
 use billiard::sys::stream::{Piece, Room};
 use pyo3::exceptions::PyException;
@@ -147,6 +147,25 @@ impl Encoded<'_> {
             Self::Pickled(pickled) => pickled.write_parts(py, |at, piece| draft.write(at, piece)),
         }
     }
+}
+
+/// The next of several objects, as many as the queue holds at most, ready to be put together. True: it was full until the
+/// deadline, so there are fewer, and the next one is gone.
+pub(crate) fn ready<'py>(
+    py: Python<'py>,
+    encoded: &mut impl Iterator<Item = Encoded<'py>>,
+    queue: &Queue,
+    deadline: Deadline,
+) -> PyResult<(Vec<Message>, bool)> {
+    let (mut messages, mut drafts) = (Vec::new(), 0);
+    for one in encoded.take(queue.most().max(1)) {
+        // Beyond that, and no others may come between: in one piece, which is one copy more.
+        let one = if drafts == MOST_DRAFTS { Encoded::Bytes(one.into_bytes(py)?) } else { one };
+        let Some(message) = one.into_message(py, queue, deadline)? else { return Ok((messages, true)) };
+        drafts += usize::from(matches!(message, Message::Draft(_)));
+        messages.push(message);
+    }
+    Ok((messages, false))
 }
 
 fn fill(py: Python<'_>, parcel: &Parcel, at: usize, mut room: Room<'_>) -> PyResult<()> {

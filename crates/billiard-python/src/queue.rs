@@ -311,17 +311,21 @@ impl MessageQueue {
     ) -> PyResult<()> {
         let (py, queue) = (slf.py(), open_queue(slf)?);
         let deadline = deadline(block, timeout)?;
-        let mut messages = Vec::new();
+        let mut encoded = Vec::new();
         for object in objs.try_iter()? {
-            if let Some(encoded) = encode(slf, &object?)? {
-                messages.push(encoded.into_bytes(py)?);
+            encoded.extend(encode(slf, &object?)?);
+        }
+        let (all, mut done) = (encoded.len(), 0);
+        let mut encoded = encoded.into_iter();
+        while done < all {
+            let (messages, full) = letters::ready(py, &mut encoded, queue, deadline)?;
+            let put = put_all(py, queue, &messages, deadline)?;
+            done += put;
+            if full || put < messages.len() {
+                return Err(PyErr::from_value(python::queue_error(py, true)?.call1((done,))?));
             }
         }
-        let put = put_all(py, queue, &messages, deadline)?;
-        if put == messages.len() {
-            return Ok(());
-        }
-        Err(PyErr::from_value(python::queue_error(py, true)?.call1((put,))?))
+        Ok(())
     }
 
     /// Get an object out of the queue.

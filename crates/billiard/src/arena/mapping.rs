@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::streaming::{self, STREAM};
+use crate::sys::pages;
 use crate::sys::robust::Block;
 use crate::sys::stream::{Piece, Room};
 
@@ -102,9 +104,15 @@ impl Mapping {
     /// Copies in what others may write meanwhile.
     pub(crate) fn write_piece(&self, offset: usize, from: Piece<'_>) {
         self.check(offset, from.len());
+        let (from, to, len) = (from.start(), self.at(offset), from.len());
+        if len >= STREAM && (to as usize).abs_diff(from as usize) >= len {
+            // SAFETY: as below; and they do not overlap.
+            unsafe { streaming::copy(from, to, len) };
+            return;
+        }
         // SAFETY: the source is readable, by the invariant of `Piece`; the target is in bounds. A copy of what others write
         // meanwhile is torn, which is their affair.
-        unsafe { std::ptr::copy(from.start(), self.at(offset), from.len()) }
+        unsafe { std::ptr::copy(from, to, len) }
     }
 
     /// Fills the next `len` bytes of the room.
@@ -114,6 +122,13 @@ impl Mapping {
         // SAFETY: the source is in bounds; the target is writable, by the invariant of `Room`.
         unsafe { std::ptr::copy(self.at(offset), room.start(), len) }
         room.skip(len);
+    }
+
+    /// Has a large range that is about to be written mapped at once. Touching it must be safe.
+    pub(crate) fn populate(&self, offset: usize, len: usize) {
+        self.check(offset, len);
+        // SAFETY: in bounds, and writable as all of the mapping.
+        pages::populate(&unsafe { Room::at(self.at(offset), len) });
     }
 
     /// Where a range lies in this process, for handing a view to a program. What is read there may change at any time.

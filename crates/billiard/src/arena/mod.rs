@@ -9,6 +9,7 @@ mod gaps;
 mod mapping;
 mod rooms;
 mod segment;
+mod streaming;
 
 use cells::cannot;
 pub use cells::{Cell, CellError, Parcel};

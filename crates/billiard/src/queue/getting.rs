@@ -12,8 +12,8 @@ use super::parcel::Loan;
 use super::totals;
 use super::watch::{Rest, publish, rest};
 use crate::failpoint;
-use crate::sys::Deadline;
 use crate::sys::robust::{Block, Here};
+use crate::sys::{Deadline, Moment, now};
 
 /// As many large messages of one call are copied while nobody waits for it; there are places for few more.
 const MOST_PARCELS: usize = 16;
@@ -93,20 +93,37 @@ impl Queue {
             if self.spin_for_message() {
                 continue;
             }
-            let start = crate::sys::now();
-            let up =
-                rest(self.block(AT_PUT), self.messages(), here, self.spin, deadline, || !self.is_empty());
+            let start = now();
+            let cools = self.cool(here).doing("give memory back")?;
+            let until = cools.map_or(deadline, |at| deadline.sooner(Deadline::At(at)));
+            let up = rest(self.block(AT_PUT), self.messages(), here, self.spin, until, || !self.is_empty());
             match up.doing(GETTING)? {
                 Rest::Up(given) => {
                     duty = given;
                     if let Ok(spin) = self.local().spin.try_lock() {
-                        spin.slept(crate::sys::now().since(start));
+                        spin.slept(now().since(start));
                     }
                 }
+                Rest::TimedOut if !deadline.passed() => {}
                 Rest::TimedOut => return Ok(Got::Empty),
                 Rest::Interrupted => return Ok(Got::Interrupted),
             }
         }
+    }
+
+    /// Gives memory back that was kept for large messages that do not come; if it is not time yet, tells when it will be.
+    fn cool(&self, here: Here) -> io::Result<Option<Moment>> {
+        let store = &self.chain.store;
+        let Some(at) = store.cools_at() else { return Ok(None) };
+        if now() < at {
+            return Ok(Some(at));
+        }
+        // Whoever has the lock puts something, and sees to it.
+        if let Some(held) = try_lock(self.block(AT_PUT), here, self.spin) {
+            store.cool()?;
+            drop(held);
+        }
+        Ok(None)
     }
 
     fn spin_for_message(&self) -> bool {

@@ -183,6 +183,12 @@ impl Queue {
         })
     }
 
+    /// How many messages it holds at most.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most as usize
+    }
+
     /// How many messages are in the queue.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,7 +1,7 @@
 //! What lies where in a queue's shared memory.
 
 /// Changes when anything below does.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 pub(super) const MAGIC: u32 = 0xb111_0e0e;
 
 pub(super) const AT_MAGIC: usize = 0;
@@ -44,8 +44,6 @@ pub(super) const AT_DONE: usize = 1152;
 pub(super) const AT_ZEROS: usize = 1156;
 /// About how many sleep on each watch.
 pub(super) const AT_SLEEPERS: usize = 1280;
-/// A bit for each segment that is mapped: whether there is memory behind it.
-pub(super) const AT_BACKED: usize = 1408;
 /// The duties of those who got up for a message, for room, and for the end of all tasks.
 pub(super) const AT_DUTIES: usize = 1536;
 /// Who puts: pairs of process id and start time, zero for a free row.
@@ -55,29 +53,31 @@ pub(super) const WRITERS: usize = 128;
 pub(super) const AT_LOANS: usize = 4096;
 /// As many as a word has bits, on either side.
 pub(super) const LOANS: usize = 64;
+/// A bit for each segment that is mapped: whether there is memory behind it.
+pub(super) const AT_BACKED: usize = 8192;
 /// A bit for each segment: whether it is taken.
-pub(super) const AT_BITMAP: usize = 8192;
+pub(super) const AT_BITMAP: usize = 12288;
 /// Where the segments begin.
 pub(super) const DATA: u64 = AT_BITMAP as u64 + MOST_SEGMENTS / 8;
 /// What has memory behind it from the start.
-pub(super) const BACKED: u64 = 12288;
+pub(super) const BACKED: u64 = AT_BITMAP as u64 + 4096;
 
 /// Small, so that a queue that is kept short stays in the processor's cache.
 pub(super) const SEGMENT: u64 = 64 * 1024;
 /// As many bytes as a mark's position can tell apart.
 pub(super) const MOST_SPAN: u64 = 8 << 32;
 const MOST_SEGMENTS: u64 = MOST_SPAN / SEGMENT;
-/// Bytes of segments that are mapped.
-pub(super) const MAPPED: u64 = 16 << 20;
+/// Bytes of segments that are mapped. Tests come to what lies beyond without having to fill so much.
+pub(super) const MAPPED: u64 = if cfg!(test) { 16 << 20 } else { 256 << 20 };
 /// Segments that keep their memory.
 pub(super) const WARM: u64 = (4 << 20) / SEGMENT;
 /// Messages from this length on lie in segments of their own, and are copied while nobody waits for it.
 pub(super) const LARGE: usize = SEGMENT as usize;
 
-const _: () = assert!(AT_BACKED as u64 + MAPPED / SEGMENT / 8 <= AT_DUTIES as u64);
 const _: () = assert!(AT_DUTIES + 3 * 128 <= AT_WRITERS);
 const _: () = assert!(AT_WRITERS + WRITERS * 16 <= AT_LOANS);
-const _: () = assert!(AT_LOANS + 2 * LOANS * 32 <= AT_BITMAP);
+const _: () = assert!(AT_LOANS + 2 * LOANS * 32 <= AT_BACKED);
+const _: () = assert!(AT_BACKED as u64 + MAPPED / SEGMENT / 8 <= AT_BITMAP as u64);
 const _: () = assert!(DATA.is_multiple_of(4096));
 
 /// How far a queue has been put or got: how many messages, and where the next one lies. One word, so that both change at

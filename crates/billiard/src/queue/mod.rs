@@ -25,5 +25,5 @@ pub use getting::Got;
 pub use handle::Queue;
 pub use messages::{Message, Messages};
 pub use parcel::{AsLetter, Draft, Letter, Parcel};
-pub use putting::{Drafting, Put};
+pub use putting::{Drafting, MOST_DRAFTS, Put};
 pub use writers::Writers;

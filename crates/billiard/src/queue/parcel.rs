@@ -10,7 +10,7 @@ use super::layout::SEGMENT;
 use super::loans::{self, Row, Side};
 use super::store::Store;
 use crate::sys::stream::{Piece, Room};
-use crate::sys::{Identity, me};
+use crate::sys::{Identity, me, pages};
 
 /// A row that this process has on loan; dropping it gives the row back.
 #[derive(Debug)]
@@ -135,6 +135,7 @@ impl Parcel {
     /// The message ends before.
     pub fn read(&self, at: usize, room: &mut Room<'_>) -> Result<(), QueueError> {
         assert!(at.checked_add(room.left()).is_some_and(|end| end <= self.len), "a part of the message");
+        pages::prepare(room);
         self.loan.store.fill(self.loan.at(at as u64), room).doing("read a message")
     }
 

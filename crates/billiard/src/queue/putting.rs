@@ -16,7 +16,7 @@ use crate::sys::robust::Block;
 use crate::sys::stream::Piece;
 
 /// As many large messages of one call are copied while nobody waits for it; there are places for few more.
-const MOST_DRAFTS: usize = 16;
+pub const MOST_DRAFTS: usize = 16;
 
 /// How a `put` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Queue {
         };
         drop(held);
         failpoint::pass("queue_lent_to_write");
-        store.back(first, count).doing("find memory for a message")?;
+        store.back_row(row).doing("find memory for a message")?;
         Ok(Drafting::Draft(Draft::new(loan, len)))
     }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::layout::{AT_BACKED, AT_BITMAP, AT_KEPT, DATA, MAPPED, SEGMENT, WARM};
 use super::loans::Row;
 use crate::arena::Mapping;
 use crate::sys::stream::{Piece, Room};
-use crate::sys::{memfd, now};
+use crate::sys::{Moment, PerProcess, memfd, now};
 
 /// Segments per word of the bitmap.
 const BITS: u64 = 64;
@@ -26,7 +27,12 @@ pub(super) struct Store {
     pub(super) fd: Arc<OwnedFd>,
     pub(super) map: Mapping,
     segments: u64,
+    /// A bit for each mapped segment: whether this process has written to it.
+    seen: PerProcess<[AtomicU64; SEEN]>,
 }
+
+/// As many words as there are bits for mapped segments.
+const SEEN: usize = (MAPPED / SEGMENT / BITS) as usize;
 
 /// The segment that an offset lies in.
 pub(super) const fn segment_of(offset: u64) -> u64 {
@@ -38,10 +44,15 @@ pub(super) const fn limit_of(offset: u64) -> u64 {
     (segment_of(offset) + 1) * SEGMENT - 8
 }
 
+/// The word and the bit in it that tell whether there is memory behind a mapped segment.
+const fn backed_at(segment: u64) -> (usize, u64) {
+    (AT_BACKED + (segment / BITS * 8) as usize, 1 << (segment % BITS))
+}
+
 impl Store {
     pub(super) fn new(fd: Arc<OwnedFd>, span: u64) -> io::Result<Self> {
         let map = Mapping::new(&fd, 0, (DATA + MAPPED) as usize)?;
-        Ok(Self { fd, map, segments: span / SEGMENT })
+        Ok(Self { fd, map, segments: span / SEGMENT, seen: PerProcess::new() })
     }
 
     /// A message's header, or a jump.
@@ -111,21 +122,57 @@ impl Store {
         Ok(())
     }
 
-    /// Makes sure that a warm segment has memory behind it, so that touching it cannot fail.
-    pub(super) fn back(&self, first: u64, count: u64) -> io::Result<()> {
+    /// Makes sure that mapped segments have memory behind them, so that touching it cannot fail. Whether some had none.
+    pub(super) fn back(&self, first: u64, count: u64) -> io::Result<bool> {
         let end = (first + count).min(MAPPED / SEGMENT);
-        for segment in first..end {
-            let (word, bit) = (AT_BACKED + (segment / BITS * 8) as usize, 1 << (segment % BITS));
-            // Relaxed: only changed under a lock that whoever uses the segment had to take.
-            if self.map.word64(word).load(Relaxed) & bit == 0 {
-                memfd::back(&self.fd, DATA + segment * SEGMENT, SEGMENT)?;
+        let (mut segment, mut fresh) = (first, false);
+        while segment < end {
+            let from = segment;
+            while segment < end && !self.is_backed(segment) {
+                segment += 1;
+            }
+            if from == segment {
+                segment += 1;
+                continue;
+            }
+            fresh = true;
+            // All that is missing in a row at once: each call of the kernel has its price.
+            memfd::back(&self.fd, DATA + from * SEGMENT, (segment - from) * SEGMENT)?;
+            for segment in from..segment {
+                let (word, bit) = backed_at(segment);
                 self.map.word64(word).fetch_or(bit, AcqRel);
             }
+        }
+        Ok(fresh)
+    }
+
+    /// Makes sure that a row has memory behind it, and that a large one that this process comes to for the first time, or whose memory
+    /// is new, is mapped at once and not page by page.
+    pub(super) fn back_row(&self, row: Row) -> io::Result<()> {
+        let fresh = self.back(row.first, row.count)?;
+        let seen = self.seen.get(|| [const { AtomicU64::new(0) }; SEEN]);
+        let end = row.first + row.count;
+        if end > MAPPED / SEGMENT {
+            return Ok(());
+        }
+        let new = (row.first..end).fold(fresh, |new, segment| {
+            let bit = 1 << (segment % BITS);
+            // Relaxed: only what it costs hangs on it.
+            new | (seen[(segment / BITS) as usize].fetch_or(bit, Relaxed) & bit == 0)
+        });
+        if new {
+            self.map.populate((DATA + row.first * SEGMENT) as usize, (row.count * SEGMENT) as usize);
         }
         Ok(())
     }
 
-    fn bits(&self, word: u64) -> &std::sync::atomic::AtomicU64 {
+    fn is_backed(&self, segment: u64) -> bool {
+        let (word, bit) = backed_at(segment);
+        // Relaxed: only changed under a lock that whoever uses the segment had to take.
+        self.map.word64(word).load(Relaxed) & bit != 0
+    }
+
+    fn bits(&self, word: u64) -> &AtomicU64 {
         self.map.word64(AT_BITMAP + (word * 8) as usize)
     }
 
@@ -198,8 +245,8 @@ impl Store {
         let cold = first.max(WARM);
         if cold < end {
             for segment in cold..end.min(MAPPED / SEGMENT) {
-                let word = AT_BACKED + (segment / BITS * 8) as usize;
-                self.map.word64(word).fetch_and(!(1 << (segment % BITS)), AcqRel);
+                let (word, bit) = backed_at(segment);
+                self.map.word64(word).fetch_and(!bit, AcqRel);
             }
             memfd::release(&self.fd, DATA + cold * SEGMENT, (end - cold) * SEGMENT)?;
         }
@@ -223,20 +270,32 @@ impl Store {
         if kept < end { self.give_back(kept, end) } else { Ok(()) }
     }
 
+    /// When memory that was kept for large messages is to go back, if there is some.
+    #[inline]
+    pub(super) fn cools_at(&self) -> Option<Moment> {
+        // Relaxed: as above.
+        let kept = self.map.word64(AT_KEPT).load(Relaxed);
+        (kept != 0).then(|| Moment(kept).after(KEEP))
+    }
+
     /// Gives memory back that was kept for large messages, if there has been none for a while. Under the lock of those who put.
     #[inline]
     pub(super) fn cool(&self) -> io::Result<()> {
-        // Relaxed: as above.
-        let kept = self.map.word64(AT_KEPT).load(Relaxed);
-        if kept == 0 || now().0.saturating_sub(kept) < KEEP.as_nanos() as u64 {
+        if self.cools_at().is_none_or(|at| now() < at) {
             return Ok(());
         }
         self.map.word64(AT_KEPT).store(0, Relaxed);
-        for segment in WARM..MAPPED / SEGMENT {
-            let (word, bit) = (AT_BACKED + (segment / BITS * 8) as usize, 1 << (segment % BITS));
-            // Nobody takes it meanwhile. Whoever dies in the middle leaves some of it warm until there are large messages again.
-            if !self.is_taken(segment) && self.map.word64(word).load(Relaxed) & bit != 0 {
-                self.give_back(segment, segment + 1)?;
+        let mut segment = WARM;
+        while segment < MAPPED / SEGMENT {
+            let from = segment;
+            // Nobody takes them meanwhile. Whoever dies in the middle leaves some of it warm until there are large messages again.
+            while segment < MAPPED / SEGMENT && !self.is_taken(segment) && self.is_backed(segment) {
+                segment += 1;
+            }
+            if from == segment {
+                segment += 1;
+            } else {
+                self.give_back(from, segment)?;
             }
         }
         Ok(())

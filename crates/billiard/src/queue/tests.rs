@@ -81,6 +81,54 @@ fn memory_beyond_what_stays_warm_goes_back_to_the_system() {
 }
 
 #[test]
+fn whoever_waits_for_a_message_gives_kept_memory_back() {
+    let queue = Arc::new(Queue::new(None).unwrap());
+    let used = || rustix::fs::fstat(queue.shared()[0]).unwrap().st_blocks as u64 * 512;
+    queue.put(&[vec![1; 12 << 20]], NOW).unwrap();
+    assert_eq!(get_one(&queue, NOW).unwrap().len(), 12 << 20);
+    assert!(used() > 12 << 20, "the next large message would have to wait for memory");
+    let waiting = spawn({
+        let queue = Arc::clone(&queue);
+        move || get_one(&queue, soon())
+    });
+    let end = soon();
+    while used() > 6 << 20 {
+        assert!(!end.passed(), "{} bytes are left", used());
+        readable(&[], Deadline::from_seconds(Some(0.01)), None).unwrap();
+    }
+    queue.put(&[b"last"], NOW).unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap(), b"last");
+}
+
+#[test]
+fn a_wait_that_gives_memory_back_ends_when_it_should() {
+    let queue = Queue::new(None).unwrap();
+    queue.put(&[vec![1; 12 << 20]], NOW).unwrap();
+    assert!(get_one(&queue, NOW).is_some());
+    let start = now();
+    assert_eq!(get_one(&queue, Deadline::from_seconds(Some(1.5))), None);
+    assert!(now().since(start).as_secs_f64() >= 1.5);
+}
+
+#[test]
+fn several_megabytes_pass_whole_wherever_they_begin() {
+    let queue = Queue::new(None).unwrap();
+    let message: Vec<u8> = (0..5_000_000_u32).map(|n| (n.wrapping_mul(7) >> 3) as u8).collect();
+    for at in [0, 1, 17, 64] {
+        let Drafting::Draft(draft) = queue.draft(message.len(), NOW).unwrap() else { panic!("no draft") };
+        draft.write(0, Piece::of(&message[..at])).unwrap();
+        draft.write(at, Piece::of(&message[at..])).unwrap();
+        assert_eq!(queue.put(&[draft], NOW).unwrap(), Put::Done(1));
+        let mut messages = Messages::default();
+        assert_eq!(queue.take(1, &mut messages, NOW).unwrap(), Got::Some(1));
+        let Some(Message::Parcel(parcel)) = messages.each().next() else { panic!("no parcel") };
+        let mut bytes = vec![0; message.len() - at];
+        parcel.read(at, &mut Room::of(&mut bytes)).unwrap();
+        assert!(bytes == message[at..], "torn at {at}");
+    }
+}
+
+#[test]
 fn a_bound_in_bytes_is_kept_up_to_one_message() {
     let queue = Queue::bounded(None, Some(1000)).unwrap();
     // Each takes 8 more.

@@ -18,6 +18,7 @@ pub mod memfd;
 pub mod memory;
 mod notebook;
 pub mod packet;
+pub(crate) mod pages;
 mod per_process;
 mod pidfd;
 pub mod poll;
