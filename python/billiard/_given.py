@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Buffers begin at multiples of this, which suits every processor's vector instructions.
 _ALIGNMENT = 64
-#: From this size on, bytes are worth being in memory once, at the price of not being `bytes` any more.
-_LARGE = 64 * 1024
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _MFD_NOEXEC_SEAL = 8
 #: At most so much is written by one system call, so that Ctrl-C does not wait for all of it.
@@ -113,7 +111,7 @@ class Parcel:
         with os.fdopen(os.dup(self._fd), "wb") as file:
             pickler = pickler_for(serializer)(file, 5, buffer_callback=buffers.append)
             try:
-                pickler.dump(_with_large_bytes_beside(given))
+                pickler.dump(given)
             except OSError:
                 # Of the memory: no object is the culprit.
                 raise
@@ -193,19 +191,6 @@ def _anonymous() -> int:
         return int(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
     finally:
         os.close(fd)
-
-
-def _with_large_bytes_beside(given: Any) -> Any:
-    """Let large bytes be views of the memory, where the program can see that it gave bytes."""
-    if type(given) is dict:
-        return {name: _beside(value) for name, value in given.items()}
-    return _beside(given)
-
-
-def _beside(value: Any) -> Any:
-    if type(value) is bytes and len(value) >= _LARGE:
-        return pickle.PickleBuffer(value)
-    return value
 
 
 def _explained(given: Any, error: Exception) -> pickle.PicklingError:
