@@ -7,6 +7,8 @@
 use std::process::{Command, ExitCode};
 use std::sync::atomic::Ordering::SeqCst;
 
+mod runner;
+
 use billiard::arena::{Cell, Usage, trim, usage};
 use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, exit_now, fork, poll};
 
@@ -34,38 +36,23 @@ fn main() -> ExitCode {
         a_hundred_killed_holders();
         return ExitCode::SUCCESS;
     }
-    let mut tests: Vec<(String, &str, Option<String>)> = PLACES
-        .iter()
-        .map(|(place, times)| {
-            (
-                format!("killed_at_{}_{times}", place.replace('.', "_")),
-                "--killed",
-                Some(format!("{place}:{times}")),
-            )
-        })
-        .collect();
-    tests.push(("a_hundred_killed_holders_leave_nothing".into(), "--holders", None));
-    if has("--list") {
-        if !has("--ignored") {
-            tests.iter().for_each(|(name, ..)| println!("{name}: test"));
-        }
-        return ExitCode::SUCCESS;
+    let mut tests: Vec<runner::Test<'_>> = Vec::new();
+    for (place, times) in PLACES {
+        let name = format!("killed_at_{}_{times}", place.replace('.', "_"));
+        tests.push((name, Box::new(move || alone("--killed", Some(format!("{place}:{times}"))))));
     }
-    let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let mut failed = false;
-    for (test, what, place) in tests {
-        if !wanted.is_empty() && !wanted.iter().any(|w| test.contains(w.as_str())) {
-            continue;
-        }
-        let mut program = Command::new(std::env::current_exe().expect("a running program has a path"));
-        if let Some(place) = place {
-            program.env("BILLIARD_FAILPOINT", place);
-        }
-        let status = program.arg(what).status().expect("a process can be started");
-        println!("test {test} ... {}", if status.success() { "ok" } else { "FAILED" });
-        failed |= !status.success();
+    let name = "a_hundred_killed_holders_leave_nothing";
+    tests.push((name.into(), Box::new(|| alone("--holders", None))));
+    runner::run(&tests)
+}
+
+/// Runs a part of this program in a process of its own.
+fn alone(what: &str, place: Option<String>) -> bool {
+    let mut program = Command::new(std::env::current_exe().expect("a running program has a path"));
+    if let Some(place) = place {
+        program.env("BILLIARD_FAILPOINT", place);
     }
-    ExitCode::from(u8::from(failed))
+    program.arg(what).status().expect("a process can be started").success()
 }
 
 fn child(body: impl FnOnce()) -> PidFd {

@@ -16,6 +16,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
+mod runner;
+
 use billiard::conn::auth::AuthError;
 use billiard::conn::frame::Head;
 use billiard::conn::{
@@ -67,33 +69,38 @@ fn main() -> ExitCode {
         play(&args[1], &args[2]);
         return ExitCode::SUCCESS;
     }
-    let mut tests: Vec<(String, Box<dyn Fn()>)> = Vec::new();
+    let mut tests: Vec<runner::Test<'_>> = Vec::new();
     for (role, place, times) in IN_MESSAGES {
         let name = format!("killed_as_it_{role}s_at_{}_{times}", place.replace('.', "_"));
-        tests.push((name, Box::new(move || inside_a_message(role, place, times))));
+        tests.push((
+            name,
+            Box::new(move || {
+                inside_a_message(role, place, times);
+                true
+            }),
+        ));
     }
     for (place, times) in CLIENT_STEPS {
         let name = format!("client_killed_at_{}_{times}", place.replace('.', "_"));
-        tests.push((name, Box::new(move || client_dies(place, times))));
+        tests.push((
+            name,
+            Box::new(move || {
+                client_dies(place, times);
+                true
+            }),
+        ));
     }
     for (place, times) in LISTENER_STEPS {
         let name = format!("listener_killed_at_{}_{times}", place.replace('.', "_"));
-        tests.push((name, Box::new(move || listener_dies(place, times))));
+        tests.push((
+            name,
+            Box::new(move || {
+                listener_dies(place, times);
+                true
+            }),
+        ));
     }
-    if args.iter().any(|arg| arg == "--list") {
-        if !args.iter().any(|arg| arg == "--ignored") {
-            tests.iter().for_each(|(name, _)| println!("{name}: test"));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    for (name, body) in &tests {
-        if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
-            body();
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
+    runner::run(&tests)
 }
 
 fn soon() -> Deadline {

@@ -16,6 +16,8 @@ use std::io::{Read, Seek, Write};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+mod runner;
+
 use billiard::pool::scheduler::Failure;
 use billiard::pool::{Pool, RequestError, Settings};
 use billiard::sys::{ExitStatus, pid};
@@ -52,30 +54,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| args.iter().any(|a| a == flag);
     if let Some(at) = args.iter().position(|a| a == "--place") {
         let (place, cost) = *PLACES.iter().find(|(name, _)| *name == args[at + 1]).expect("a known place");
         try_place(place, cost);
         return ExitCode::SUCCESS;
     }
-    if has("--list") {
-        if !has("--ignored") {
-            PLACES.iter().for_each(|(name, _)| println!("killed_at_{name}: test"));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let mut failed = false;
+    let mut tests: Vec<runner::Test<'_>> = Vec::new();
     for (name, _) in PLACES {
-        let test = format!("killed_at_{name}");
-        if !wanted.is_empty() && !wanted.iter().any(|w| test.contains(w.as_str())) {
-            continue;
-        }
-        let ok = run_alone(name);
-        println!("test {test} ... {}", if ok { "ok" } else { "FAILED" });
-        failed |= !ok;
+        tests.push((format!("killed_at_{name}"), Box::new(move || run_alone(name))));
     }
-    ExitCode::from(u8::from(failed))
+    runner::run(&tests)
 }
 
 /// Runs one place in a process of its own, and ends it if it takes too long.

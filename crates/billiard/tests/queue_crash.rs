@@ -18,6 +18,8 @@ use std::process::{Child, Command, ExitCode};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+mod runner;
+
 use billiard::arena::Mapping;
 use billiard::queue::{Got, Messages, Put, Queue};
 use billiard::sys::descriptor::claim;
@@ -58,30 +60,38 @@ fn main() -> ExitCode {
         play(&args[1], &args[2], args[3].parse().expect("a number"));
         return ExitCode::SUCCESS;
     }
-    let mut tests: Vec<(String, Box<dyn Fn()>)> = Vec::new();
+    let mut tests: Vec<runner::Test<'_>> = Vec::new();
     for (place, costs) in PLACES {
         for (kind, most) in [("bounded", Some(3)), ("unbounded", None)] {
-            let body = move || TIMES.iter().for_each(|times| try_place(place, *times, costs, most));
+            let body = move || {
+                TIMES.iter().for_each(|times| try_place(place, *times, costs, most));
+                true
+            };
             tests.push((format!("killed_at_{place}_{kind}"), Box::new(body)));
         }
     }
-    tests.push(("killed_at_random_unbounded".into(), Box::new(|| kill_at_random(None))));
-    tests.push(("killed_at_random_bounded".into(), Box::new(|| kill_at_random(Some(4)))));
-    tests.push(("deaths_in_a_row_wake_whoever_is_left".into(), Box::new(deaths_in_a_row)));
-    if args.iter().any(|arg| arg == "--list") {
-        if !args.iter().any(|arg| arg == "--ignored") {
-            tests.iter().for_each(|(name, _)| println!("{name}: test"));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    for (name, body) in &tests {
-        if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
-            body();
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
+    tests.push((
+        "killed_at_random_unbounded".into(),
+        Box::new(|| {
+            kill_at_random(None);
+            true
+        }),
+    ));
+    tests.push((
+        "killed_at_random_bounded".into(),
+        Box::new(|| {
+            kill_at_random(Some(4));
+            true
+        }),
+    ));
+    tests.push((
+        "deaths_in_a_row_wake_whoever_is_left".into(),
+        Box::new(|| {
+            deaths_in_a_row();
+            true
+        }),
+    ));
+    runner::run(&tests)
 }
 
 fn soon() -> Deadline {

@@ -14,6 +14,8 @@
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+mod runner;
+
 use billiard::sync::{Acquired, Arrival, Barrier, BarrierState, Condition, Event, Lock, Semaphore};
 use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, Wait, exit_now, fork, poll};
 
@@ -61,36 +63,28 @@ const PLACES: [(&str, u32, Scenario); 28] = [
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| args.iter().any(|a| a == flag);
     if let Some(at) = args.iter().position(|a| a == "--place") {
         let (_, _, scenario) =
             PLACES.iter().find(|(name, n, _)| test(name, *n) == args[at + 1]).expect("known");
         scenario();
         return ExitCode::SUCCESS;
     }
-    if has("--list") {
-        if !has("--ignored") {
-            PLACES.iter().for_each(|(name, times, _)| println!("{}: test", test(name, *times)));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let mut failed = false;
+    let mut tests: Vec<runner::Test<'_>> = Vec::new();
     for (name, times, _) in PLACES {
-        let test = test(name, times);
-        if !wanted.is_empty() && !wanted.iter().any(|w| test.contains(w.as_str())) {
-            continue;
-        }
-        let program = std::env::current_exe().expect("a running program has a path");
-        let status = Command::new(program)
-            .args(["--place", &test])
-            .env("BILLIARD_FAILPOINT", format!("{name}:{times}"))
-            .status()
-            .expect("a process can be started");
-        println!("test {test} ... {}", if status.success() { "ok" } else { "FAILED" });
-        failed |= !status.success();
+        tests.push((test(name, times), Box::new(move || alone(name, times))));
     }
-    ExitCode::from(u8::from(failed))
+    runner::run(&tests)
+}
+
+/// Runs one place in a process of its own.
+fn alone(name: &str, times: u32) -> bool {
+    let program = std::env::current_exe().expect("a running program has a path");
+    Command::new(program)
+        .args(["--place", &test(name, times)])
+        .env("BILLIARD_FAILPOINT", format!("{name}:{times}"))
+        .status()
+        .expect("a process can be started")
+        .success()
 }
 
 /// Those who are killed at once leave others asleep who have slept for long.

@@ -14,6 +14,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod runner;
+
 use billiard::process::zygote::{Order, Progress, Server, Zygote, ZygoteError};
 use billiard::process::{Child, Parent, Waited};
 use billiard::sys::{
@@ -47,32 +49,18 @@ const SCENES: [Scene; 15] = [
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| args.iter().any(|a| a == flag);
     if let Some(at) = args.iter().position(|a| a == "--scene") {
         let (_, play) = SCENES.iter().find(|(name, _)| *name == args[at + 1]).expect("a known scene");
         play();
         return ExitCode::SUCCESS;
     }
-    if has("--list") {
-        if !has("--ignored") {
-            SCENES.iter().for_each(|(name, _)| println!("{name}: test\n{name}{BLIND}: test"));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let mut failed = false;
-    let tests = SCENES.iter().flat_map(|(name, _)| [((*name).to_owned()), format!("{name}{BLIND}")]);
-    for test in tests {
-        let exact = has("--exact");
-        if wanted.is_empty()
-            || wanted.iter().any(|w| if exact { test == **w } else { test.contains(w.as_str()) })
-        {
-            let ok = play_alone(&test);
-            println!("test {test} ... {}", if ok { "ok" } else { "FAILED" });
-            failed |= !ok;
+    let mut tests: Vec<runner::Test<'_>> = Vec::new();
+    for (name, _) in SCENES {
+        for test in [name.to_string(), format!("{name}{BLIND}")] {
+            tests.push((test.clone(), Box::new(move || play_alone(&test))));
         }
     }
-    ExitCode::from(u8::from(failed))
+    runner::run(&tests)
 }
 
 /// Plays one scene in a process of its own, and ends it if it takes too long.

@@ -13,7 +13,7 @@ use crate::sys::poll::{Woken, readable};
 use crate::sys::stream::{Piece, Room};
 use crate::sys::{Deadline, memfd, now};
 
-const NOW: Deadline = Deadline::At(crate::sys::Moment(0));
+const NOW: Deadline = Deadline::AT_ONCE;
 
 fn soon() -> Deadline {
     Deadline::At(now().after(std::time::Duration::from_secs(60)))
