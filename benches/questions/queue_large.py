@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from harness.flow import flow
 from harness.question import Answer, Bar, Metric, Parameters, Question, main
 from harness.subject import OURS, STDLIB, Subject
 
@@ -33,33 +33,15 @@ def consume(queue: Any, start: Any, done: Any) -> None:
 
 
 def measure(subject: Subject, parameters: Parameters) -> Answer:
-    # The processes, and what they are counted with, are the standard library's for everybody.
-    context = multiprocessing.get_context("fork")
     package = importlib.import_module(subject.package)
     # As many as there may be on their way are the same for everybody.
     queue = package.get_context("fork").Queue(8)
-    start, done = context.Event(), context.SimpleQueue()
     ends, size = parameters["ends"], parameters["megabytes"] * MEGABYTE
     count = parameters["total"] * MEGABYTE // size // ends
-    processes = [context.Process(target=consume, args=(queue, start, done)) for _ in range(ends)]
-    processes += [
-        context.Process(target=produce, args=(queue, start, count, parameters["array"], size))
-        for _ in range(ends)
-    ]
-    for process in processes:
-        process.start()
-    time.sleep(0.3)
-    begin = time.perf_counter()
-    start.set()
-    for process in processes[ends:]:
-        process.join()
-    for _ in range(ends):
-        queue.put(None)
-    got = sum(done.get() for _ in range(ends))
-    seconds = time.perf_counter() - begin
+    seconds, got = flow(
+        queue, partial(produce, count=count, array=parameters["array"], size=size), consume, ends, ends
+    )
     assert got == count * ends * size, f"{got} of {count * ends * size} bytes have arrived"
-    for process in processes:
-        process.join()
     return {"rate": got / seconds / 1e6}
 
 

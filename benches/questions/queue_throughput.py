@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import time
+from functools import partial
 from typing import Any
 
+from harness.flow import flow
 from harness.question import Answer, Bar, Metric, Parameters, Question, main
 from harness.subject import ORIGINAL, OURS, STDLIB, Subject
 
@@ -28,29 +28,12 @@ def consume(queue: Any, start: Any, done: Any) -> None:
 
 
 def measure(subject: Subject, parameters: Parameters) -> Answer:
-    # The processes, and what they are counted with, are the standard library's for everybody.
-    context = multiprocessing.get_context("fork")
     package = importlib.import_module(subject.package)
     queue = package.get_context("fork").Queue()
-    start, done = context.Event(), context.SimpleQueue()
     producers, consumers = parameters["producers"], parameters["consumers"]
     count = parameters["objects"] // producers
-    processes = [context.Process(target=consume, args=(queue, start, done)) for _ in range(consumers)]
-    processes += [context.Process(target=produce, args=(queue, start, count)) for _ in range(producers)]
-    for process in processes:
-        process.start()
-    time.sleep(0.3)
-    begin = time.perf_counter()
-    start.set()
-    for process in processes[consumers:]:
-        process.join()
-    for _ in range(consumers):
-        queue.put(None)
-    got = sum(done.get() for _ in range(consumers))
-    seconds = time.perf_counter() - begin
+    seconds, got = flow(queue, partial(produce, count=count), consume, producers, consumers)
     assert got == count * producers, f"{got} of {count * producers} have arrived"
-    for process in processes:
-        process.join()
     return {"rate": got / seconds}
 
 
