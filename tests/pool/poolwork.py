@@ -85,8 +85,9 @@ def sleep(seconds=60.0):
 
 def swallow_exit(path):
     """Catch the exit that a terminate signal raises."""
-    began(path).write_text(str(os.getpid()))
     try:
+        # Within: whoever sees the file may signal before anything else is done here.
+        began(path).write_text(str(os.getpid()))
         time.sleep(60)
     except SystemExit:
         return "stayed"
@@ -95,8 +96,8 @@ def swallow_exit(path):
 
 def clean_up_slowly(path):
     """Finish the cleanup although it is told to end once more meanwhile."""
-    began(path).write_text(str(os.getpid()))
     try:
+        began(path).write_text(str(os.getpid()))
         time.sleep(60)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
