@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -22,6 +23,9 @@ METHODS = ("fork", "spawn", "forkserver")
 PATIENCE = 10.0
 #: How long a program that a test starts may run.
 PROGRAM_TIMEOUT = 60.0
+
+# Of workers that tests kill the package writes a line, which goes to the terminal where nobody listens.
+logging.getLogger("multiprocessing").addHandler(logging.NullHandler())
 
 
 def pytest_collection_finish() -> None:
