@@ -18,9 +18,9 @@ import billiard
 from billiard import forkserver, heap
 from billiard.context import BaseContext
 
+#: How long what must happen may take on a machine that is busy.
+PATIENCE = 30.0
 METHODS = ("fork", "spawn", "forkserver")
-#: How long what is ending may take to be gone.
-PATIENCE = 10.0
 #: How long a program that a test starts may run.
 PROGRAM_TIMEOUT = 60.0
 
@@ -110,6 +110,20 @@ def ctx(method: str, request: pytest.FixtureRequest) -> BaseContext:
         request.getfixturevalue("fork_server")
     request.getfixturevalue("leak_census")
     return billiard.get_context(method)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait until something is true; fail if it does not become so."""
+
+    def wait(condition: Callable[[], object], what: str = "") -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"did not happen in {PATIENCE} s: {what or condition}")
+            time.sleep(0.002)
+
+    return wait
 
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from threadwork import PATIENCE, Gate
+from threadwork import Gate
 
 import billiard.util
 from billiard.pool import ThreadPool
@@ -47,20 +46,6 @@ def gate(make_pool: Callable[..., ThreadPool]) -> Iterator[Gate]:  # noqa: ARG00
     gate = Gate()
     yield gate
     gate.go.set()
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Wait until something is true; fail if it does not become so."""
-
-    def wait(condition: Callable[[], object], what: str = "") -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                pytest.fail(f"did not happen in {PATIENCE} s: {what or condition}")
-            time.sleep(0.002)
-
-    return wait
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def test_a_signal_handler_ends_the_pool_at_any_moment(seed, end):
 
 
 @SEEDS
-def test_pools_are_dropped_at_any_moment(seed):
+def test_pools_are_dropped_at_any_moment(seed, until):
     choose = random.Random(seed)
     # They are dropped wherever the last reference is, so the warnings may come anywhere.
     with jitter(choose), warnings.catch_warnings():
@@ -278,15 +278,8 @@ def test_pools_are_dropped_at_any_moment(seed):
                 ledger.submit(pool, choose)
             del pool
             ledger.check(joined=False)
-            _until(lambda ledger=ledger: len(ledger.called) == ledger.expected_calls)
-        _until(lambda: len(threading.enumerate()) == 1)
-
-
-def _until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, threading.enumerate()
-        time.sleep(0.002)
+            until(lambda ledger=ledger: len(ledger.called) == ledger.expected_calls)
+        until(lambda: len(threading.enumerate()) == 1)
 
 
 def test_time_limits_of_waits_are_kept_among_many():

@@ -8,7 +8,6 @@ import resource
 import socket
 import struct
 import threading
-import time
 
 import managerwork
 import pytest
@@ -51,13 +50,6 @@ def start():
     started.clear()
 
 
-def eventually(condition, patience=30.0):
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "Condition"])
 def test_a_lock_of_a_dead_client_goes_to_the_next(manager, start, kind):
     lock = getattr(manager, kind)()
@@ -79,12 +71,12 @@ def test_a_client_that_dies_waiting_keeps_no_lock(manager, start, kind):
     lock.release()
 
 
-def test_what_a_dead_client_referred_to_goes(manager, start):
+def test_what_a_dead_client_referred_to_goes(manager, start, until):
     proxy = manager.list()
     holder = start(managerwork.keep, proxy)
     assert "refcount=2" in manager._debug_info()
     holder.kill()
-    eventually(lambda: "refcount=1" in manager._debug_info())
+    until(lambda: "refcount=1" in manager._debug_info())
 
 
 def test_a_thread_that_ends_lets_go_of_nothing_that_is_the_process_s(manager):
@@ -223,7 +215,7 @@ def test_a_server_ends_with_the_process_that_has_started_it():
     writer.close()
 
 
-def test_a_server_without_descriptors_refuses_and_goes_on():
+def test_a_server_without_descriptors_refuses_and_goes_on(until):
     with SyncManager(("127.0.0.1", 0), b"secret", ctx=billiard.get_context("fork")) as manager:
         shared = manager.dict(a=1)
         server = manager._process.pid
@@ -243,7 +235,7 @@ def test_a_server_without_descriptors_refuses_and_goes_on():
         assert shared["a"] == 1
         for visitor in visitors:
             visitor.close()
-        eventually(lambda: _works(manager))
+        until(lambda: _works(manager))
 
 
 def _works(manager):

@@ -24,13 +24,6 @@ def left(*names):
     return [name for name in names if (Path("/dev/shm") / name).exists()]
 
 
-def eventually(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def manager(ctx):
     with SharedMemoryManager(ctx=ctx) as manager:
@@ -128,7 +121,7 @@ def test_if_its_server_is_killed_the_shutdown_removes_everything(ctx):
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_if_its_owner_is_killed_everything_goes(ctx, method, both):
+def test_if_its_owner_is_killed_everything_goes(ctx, method, both, until):
     reader, writer = ctx.Pipe(duplex=False)
     owner = ctx.Process(target=managerwork.own_memory, args=(method, writer))
     owner.start()
@@ -150,7 +143,7 @@ def test_if_its_owner_is_killed_everything_goes(ctx, method, both):
             SharedMemory(create=True, size=1).unlink()
         return not left(*names)
 
-    eventually(are_gone)
+    until(are_gone)
 
 
 def test_what_is_made_while_the_server_goes_is_removed(monkeypatch):

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,8 +15,6 @@ import pytest
 import billiard
 from billiard.pool import Pool
 
-#: How long what must happen may take on a machine that is busy.
-PATIENCE = 30.0
 #: How long a program that a test starts may run.
 PROGRAM_TIMEOUT = 60.0
 
@@ -84,17 +81,3 @@ def script(script_file: Callable[..., str]) -> Callable[..., subprocess.Complete
         return subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT, check=False)
 
     return run
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Wait until something is true; fail if it does not become so."""
-
-    def wait(condition: Callable[[], object], what: str = "") -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                pytest.fail(f"did not happen in {PATIENCE} s: {what or condition}")
-            time.sleep(0.002)
-
-    return wait
