@@ -28,8 +28,10 @@ PROGRAM_TIMEOUT = 60.0
 logging.getLogger("multiprocessing").addHandler(logging.NullHandler())
 
 
-def pytest_collection_finish() -> None:
-    """Let the census look for garbage in what tests make, not in them: that takes half the time."""
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_stay() -> None:
+    """Let the census look for garbage in what these tests make, and not in all there is: that takes long."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 
