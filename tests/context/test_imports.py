@@ -25,6 +25,7 @@ def _loaded(program, source, prefix):
 def test_importing_the_package_loads_little(program):
     assert _loaded(program, "", "billiard") == {
         "billiard",
+        "billiard._factories",
         "billiard.context",
         "billiard.exceptions",
         "billiard.process",
