@@ -16,6 +16,7 @@ pub mod life;
 pub mod listening;
 pub mod memfd;
 pub mod memory;
+pub mod named;
 mod notebook;
 pub mod packet;
 pub(crate) mod pages;

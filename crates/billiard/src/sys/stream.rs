@@ -136,6 +136,11 @@ impl<'a> Piece<'a> {
         unsafe { bytes.set_len(end + self.len) };
     }
 
+    /// The first `len` bytes of it; all of it, if there are not so many.
+    pub(crate) const fn first(&self, len: usize) -> Self {
+        Self { start: self.start, len: if len < self.len { len } else { self.len }, _memory: PhantomData }
+    }
+
     /// What is behind the first `len` bytes, of which there are no more than that.
     pub(crate) fn skip(&mut self, len: usize) {
         assert!(len <= self.len, "the kernel never takes more than it was given");
