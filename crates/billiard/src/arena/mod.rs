@@ -6,9 +6,11 @@
 
 mod bundle;
 mod cells;
+mod classes;
 mod extents;
 mod gaps;
 mod mapping;
+mod room;
 mod rooms;
 mod segment;
 mod streaming;
