@@ -40,6 +40,7 @@ pub use descriptor::close_raw;
 pub use eventfd::EventFd;
 pub use fork::{Forked, exit_now, fork};
 pub use ident::{Identity, forks, me, parent_pid, pid};
+pub(crate) use interrupts::BRIEF;
 pub use interrupts::{Interrupts, SignalPipe};
 pub use life::{Life, start_time};
 pub use notebook::Notebook;
