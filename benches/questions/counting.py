@@ -44,7 +44,7 @@ QUESTION = Question(
         Metric("lost", "steps that are lost", "", "lower", (Bar(most=0),), summary="worst"),
     ),
     measure=measure,
-    cases={f"{number} processes": {"processes": number, "times": 400_000 // number} for number in (2, 4)},
+    cases={f"{number} processes": {"processes": number, "times": 1_000_000 // number} for number in (2, 4)},
 )
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Bundle", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "named_create", "named_let_go", "named_open", "named_remove", "named_remove_all", "named_sweep", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -231,7 +231,7 @@ class BoundedSemaphore(Semaphore):
         OSError: The value is negative or above 2147483647, or no memory or descriptor is left.
     """
     def __enter__(self, /) -> bool: ...
-    def __exit__(self, /, *args: "object") -> None: ...
+    def __exit__(self, /, kind: Any | None = None, value: Any | None = None, traceback: Any | None = None) -> None: ...
     def __init__(self, /, value: SupportsIndex = 1, ctx: Any | None = None) -> None: ...
     def __new__(cls, /, *args: "object", **kwargs: "object") -> BoundedSemaphore: ...
     def __repr__(self, /) -> Any: ...
@@ -253,6 +253,69 @@ class BoundedSemaphore(Semaphore):
         Raises:
             AssertionError: It is a recursive lock that the calling thread does not have.
             ValueError: It is at its maximum.
+        """
+
+@final
+class Bundle:
+    """
+    Bytes in several parts, written once and then sealed, for many processes that read them in place.
+
+    Raises:
+        OSError: No memory or descriptor is left.
+    """
+    def __new__(cls, /) -> Bundle: ...
+    def begin_part(self, /) -> None:
+        """
+        End the last part, and begin another one.
+
+        Raises:
+            OSError: It is sealed.
+        """
+    def close(self, /) -> None:
+        """
+        Let go of the descriptor. Views keep the memory.
+        """
+    def fileno(self, /) -> int:
+        """
+        The descriptor's number, to be given to others.
+
+        Raises:
+            OSError: It is closed, or not sealed yet.
+        """
+    def open(self, /) -> list[memoryview]:
+        """
+        The parts, as read-only views, which keep the memory.
+
+        Raises:
+            OSError: It is no bundle, or closed; or no memory is left.
+        """
+    @staticmethod
+    def receive(fd: SupportsIndex) -> Bundle:
+        """
+        The bundle that another process has made.
+
+        Args:
+            fd: Its descriptor, which belongs to this object from now on.
+
+        Raises:
+            OSError: It is not open, or not sealed.
+        """
+    def seal(self, /) -> None:
+        """
+        From now on nobody can write to it, in whatever process.
+
+        Raises:
+            OSError: No memory is left; or it is sealed.
+        """
+    def write(self, /, data: Any) -> int:
+        """
+        Add bytes to the last part, as to a file.
+
+        Returns:
+            How many bytes they are.
+
+        Raises:
+            OSError: No memory is left; or it is sealed.
         """
 
 @final
@@ -943,7 +1006,7 @@ class Lock(SemLock):
     and a warning is logged.
     """
     def __enter__(self, /) -> bool: ...
-    def __exit__(self, /, *args: "object") -> None: ...
+    def __exit__(self, /, kind: Any | None = None, value: Any | None = None, traceback: Any | None = None) -> None: ...
     def __init__(self, /, ctx: Any | None = None) -> None: ...
     def __new__(cls, /, *args: "object", **kwargs: "object") -> Lock: ...
     def __repr__(self, /) -> Any: ...
@@ -1208,7 +1271,7 @@ class RLock(SemLock):
     If its process dies, the lock goes on as a `Lock` does.
     """
     def __enter__(self, /) -> bool: ...
-    def __exit__(self, /, *args: "object") -> None: ...
+    def __exit__(self, /, kind: Any | None = None, value: Any | None = None, traceback: Any | None = None) -> None: ...
     def __init__(self, /, ctx: Any | None = None) -> None: ...
     def __new__(cls, /, *args: "object", **kwargs: "object") -> RLock: ...
     def __repr__(self, /) -> Any: ...
@@ -1466,7 +1529,7 @@ class Semaphore(SemLock):
         OSError: The value is negative or above 2147483647, or no memory or descriptor is left.
     """
     def __enter__(self, /) -> bool: ...
-    def __exit__(self, /, *args: "object") -> None: ...
+    def __exit__(self, /, kind: Any | None = None, value: Any | None = None, traceback: Any | None = None) -> None: ...
     def __init__(self, /, value: SupportsIndex = 1, ctx: Any | None = None) -> None: ...
     def __new__(cls, /, *args: "object", **kwargs: "object") -> Semaphore: ...
     def __repr__(self, /) -> Any: ...
@@ -1679,6 +1742,67 @@ def memory_file(bytes: bytes) -> int:
 
     Raises:
         OSError: No memory or descriptor is left.
+    """
+
+def named_create(name: str, size: SupportsIndex, keeper: SupportsIndex | None = None) -> int:
+    """
+    Make shared memory of zeros, and say that it is in use here.
+
+    Args:
+        name: Its name, without slashes.
+        size: How many bytes.
+        keeper: The process id of the one while which runs nobody sweeps the name away; None to leave it to `named_remove`.
+
+    Returns:
+        The descriptor, which belongs to the caller.
+
+    Raises:
+        FileExistsError: There is one of that name.
+        OSError: No memory or descriptor is left.
+        ValueError: No file can have this name.
+    """
+
+def named_let_go(fd: SupportsIndex) -> None:
+    """
+    Say that shared memory is not in use here any more, although it is still open.
+
+    Raises:
+        OSError: It is not.
+    """
+
+def named_open(name: str) -> int:
+    """
+    Open shared memory, and say that it is in use here.
+
+    Returns:
+        The descriptor, which belongs to the caller.
+
+    Raises:
+        FileNotFoundError: There is none of that name.
+        OSError: It may not be opened, or no descriptor is left.
+        ValueError: No file can have this name.
+    """
+
+def named_remove(name: str) -> None:
+    """
+    Remove a name. Whoever has the memory open keeps it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: No file can have this name.
+    """
+
+def named_remove_all(prefix: str) -> None:
+    """
+    Remove the names that begin so, whoever uses the memory.
+    """
+
+def named_sweep(leaving: bool = False) -> None:
+    """
+    Remove the names that nobody needs any more: whose keeper is over, and which nobody has open.
+
+    Args:
+        leaving: Whether this process counts as over.
     """
 
 def new_challenge() -> bytes:

@@ -1,21 +1,16 @@
 """What a pool gives each of its workers once, rather than with each task.
 
-The object is pickled when the pool is made, into anonymous memory: the pickle, then the buffers that belong
-to it (protocol 5), then a table of where they are. The memory is sealed, so nobody writes to it any more.
-Every worker maps it, unpickles the object once, and has the buffers where they are.
+The object is pickled when the pool is made, into anonymous memory: the pickle is the first part of a bundle,
+the buffers that belong to it (protocol 5) are the others. The memory is sealed, so nobody writes to it any
+more. Every worker maps it, unpickles the object once, and has the buffers where they are.
 """
 
 from __future__ import annotations
 
-import array
-import errno
-import fcntl
-import mmap
-import os
 import pickle
 import threading
 
-from . import process, util
+from . import _billiard, process, util
 from ._serializers import pickler_for
 from .context import get_spawning_popen
 
@@ -24,13 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._serializers import Serializer
-
-#: Buffers begin at multiples of this, which suits every processor's vector instructions.
-_ALIGNMENT = 64
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-_MFD_NOEXEC_SEAL = 8
-#: At most so much is written by one system call, so that Ctrl-C does not wait for all of it.
-_AT_ONCE = 64 << 20
 
 
 class _Here(threading.local):
@@ -93,46 +81,24 @@ class Parcel:
         pickle.PicklingError: A part of it cannot be pickled; the text says which.
     """
 
-    _fd = -1
-
     def __init__(self, given: Any, serializer: Serializer) -> None:
-        self._fd = _anonymous()
+        self._bundle = _billiard.Bundle()
+        buffers: list[pickle.PickleBuffer] = []
+        pickler = pickler_for(serializer)(self._bundle, 5, buffer_callback=buffers.append)
         try:
-            self._pack(given, serializer)
-            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
-        except BaseException:
-            self.close()
+            pickler.dump(given)
+        except OSError:
+            # Of the memory: no object is the culprit.
             raise
+        except Exception as error:
+            raise _explained(given, error) from error
+        for buffer in buffers:
+            self._bundle.begin_part()
+            with buffer.raw() as raw:
+                self._bundle.write(raw)
+        self._bundle.seal()
         # FORK: a child that is no worker of this pool would keep the memory for as long as it lives.
         util.register_after_fork(self, _close_where_not_for)
-
-    def _pack(self, given: Any, serializer: Serializer) -> None:
-        buffers: list[pickle.PickleBuffer] = []
-        with os.fdopen(os.dup(self._fd), "wb") as file:
-            pickler = pickler_for(serializer)(file, 5, buffer_callback=buffers.append)
-            try:
-                pickler.dump(given)
-            except OSError:
-                # Of the memory: no object is the culprit.
-                raise
-            except Exception as error:
-                raise _explained(given, error) from error
-        self._pickled = end = os.fstat(self._fd).st_size
-        table = array.array("Q")
-        for buffer in buffers:
-            start = -(-end // _ALIGNMENT) * _ALIGNMENT
-            with buffer.raw() as raw:
-                end = self._write(raw, start)
-            table.extend((start, end))
-        self._table, self._count = end, len(buffers)
-        self._write(memoryview(table.tobytes()), end)
-
-    def _write(self, raw: memoryview, at: int) -> int:
-        """Write bytes to their place, and answer where they end."""
-        done = 0
-        while done < len(raw):
-            done += os.pwrite(self._fd, raw[done : done + _AT_ONCE], at + done)
-        return at + done
 
     def open(self) -> Any:
         """Make the object. It keeps the memory mapped; the descriptor is not needed any more.
@@ -140,57 +106,30 @@ class Parcel:
         Raises:
             Exception: Whatever unpickling it raises.
         """
-        # KERNEL: shared mappings of what is sealed against writing are refused before 6.7, private ones
-        # never. Nobody writes, so the pages are the same.
-        mapped = memoryview(mmap.mmap(self._fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+        pickled, *buffers = self._bundle.open()
         self.close()
-        table = array.array("Q", bytes(mapped[self._table : self._table + 16 * self._count]))
-        buffers = (mapped[table[i] : table[i + 1]] for i in range(0, len(table), 2))
-        return pickle.loads(mapped[: self._pickled], buffers=buffers)
+        return pickle.loads(pickled, buffers=buffers)
 
     def close(self) -> None:
         """Let go of the memory here."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
+        self._bundle.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         popen = get_spawning_popen()
         if popen is None:
             raise RuntimeError("what a pool gives its workers can only be given to its workers")
-        descriptor = popen.DupFd(popen.duplicate_for_child(self._fd))
-        return _arrived, (descriptor, self._pickled, self._table, self._count)
+        return _arrived, (popen.DupFd(popen.duplicate_for_child(self._bundle.fileno())),)
 
 
-def _arrived(descriptor: Any, pickled: int, table: int, count: int) -> Parcel:
+def _arrived(descriptor: Any) -> Parcel:
     parcel = Parcel.__new__(Parcel)
-    parcel._fd = descriptor.detach()
-    parcel._pickled, parcel._table, parcel._count = pickled, table, count
+    parcel._bundle = _billiard.Bundle.receive(descriptor.detach())
     return parcel
 
 
 def _close_where_not_for(parcel: Parcel) -> None:
     if getattr(process.current_process(), "_parcel", None) is not parcel:
         parcel.close()
-
-
-def _anonymous() -> int:
-    """Make anonymous memory that can be sealed; its descriptor is none of the standard streams'."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        # KERNEL: since 6.3; before, EINVAL.
-        fd = os.memfd_create("billiard-shared", flags | _MFD_NOEXEC_SEAL)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        fd = os.memfd_create("billiard-shared", flags)
-    try:
-        return int(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
-    finally:
-        os.close(fd)
 
 
 def _explained(given: Any, error: Exception) -> pickle.PicklingError:

@@ -2,7 +2,7 @@
 
 Nobody keeps a list that could be lost. The names of all that is made for one manager begin alike, with what
 its server has drawn by lot, and whoever sees it end removes the names that begin so: the process that has
-started it, its server, or both. The server is the keeper of the names besides (see `_names`): if both were
+started it, its server, or both. The server is the keeper of the names besides: if both were
 killed, they go with the next process that passes by.
 """
 
@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from . import _names
+from . import _billiard
 from ._objectserver import Server
 from ._proxies import State
 from .managers import BaseManager
@@ -58,7 +58,7 @@ class SharedMemoryServer(Server):
         try:
             super().serve_forever()
         finally:
-            _names.remove_all(self._prefix)
+            _billiard.named_remove_all(self._prefix)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -105,8 +105,9 @@ class SharedMemoryManager(BaseManager):
             ValueError: There must be at least one byte.
         """
         prefix, server = self._told()
-        with _names.kept_by(server):
-            memory = SharedMemory(prefix + secrets.token_hex(8), create=True, size=size)
+        if size < 1:
+            raise ValueError(f"shared memory is made of at least 1 byte, not {size}")
+        memory = SharedMemory._kept_by(server, prefix + secrets.token_hex(8), size)
         self._confirm(memory)
         return memory
 
@@ -122,8 +123,7 @@ class SharedMemoryManager(BaseManager):
             ValueError: An item is of another type.
         """
         prefix, server = self._told()
-        with _names.kept_by(server):
-            made = ShareableList(sequence, name=prefix + secrets.token_hex(8))
+        made = ShareableList._kept_by(server, prefix + secrets.token_hex(8), sequence)
         self._confirm(made.shm)
         return made
 
@@ -139,7 +139,7 @@ class SharedMemoryManager(BaseManager):
         try:
             self._told()
         except BaseException:
-            _names.remove_all(memory.name)
+            _billiard.named_remove_all(memory.name)
             memory.close()
             raise
 
@@ -149,7 +149,7 @@ class SharedMemoryManager(BaseManager):
             BaseManager._finalize_manager(process, address, authkey, state, _Client)
         finally:
             if state.prefix is not None:
-                _names.remove_all(state.prefix)
+                _billiard.named_remove_all(state.prefix)
 
 
 for _public in (SharedMemoryManager, SharedMemoryServer):

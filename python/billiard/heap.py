@@ -26,9 +26,12 @@ __all__ = ["BufferWrapper"]
 _PAGE = mmap.PAGESIZE
 
 
-def _check_size(size: int) -> None:
-    if size < 0 or size > sys.maxsize:
-        raise AssertionError(f"a block has from 0 to {sys.maxsize} bytes, not {size}")
+#: How many bytes a block can have.
+_MOST = sys.maxsize
+
+
+def _refuse(size: int) -> None:
+    raise AssertionError(f"a block has from 0 to {_MOST} bytes, not {size}")
 
 
 def _close_own(fd: int, owner: int) -> None:
@@ -122,7 +125,8 @@ class Heap:
             MemoryError: There is not that much.
             OSError: No memory or descriptor is left.
         """
-        _check_size(size)
+        if not 0 <= size <= _MOST:
+            _refuse(size)
         memory = _billiard.Block(self._roundup(max(size, 1), self._alignment), False)
         block = (memory, 0, len(memory))
         blocks = self._own()
@@ -164,7 +168,8 @@ class BufferWrapper:
     _state: tuple[tuple[Any, int, int], int]
 
     def __init__(self, size: int) -> None:
-        _check_size(size)
+        if not 0 <= size <= _MOST:
+            _refuse(size)
         self._state = (_billiard.Block(size, False), 0, size), size
 
     @classmethod

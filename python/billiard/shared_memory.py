@@ -6,7 +6,6 @@ other has made. Here no process keeps watch over the names; ``docs/shared-memory
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import secrets
@@ -14,7 +13,7 @@ import struct
 import types
 import weakref
 
-from . import _names
+from . import _billiard, process, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,14 +26,31 @@ _PREFIX = "psm_"
 
 #: What this process has open.
 _open: weakref.WeakSet[SharedMemory] = weakref.WeakSet()
+#: The process that has promised to look once more when it ends.
+_leaving = 0
 
 
-def _give_up() -> None:
-    """Say of nothing any more that it is in use here: the process ends."""
+def _look_when_leaving() -> None:
+    global _leaving
+    if _leaving != os.getpid():
+        _leaving = os.getpid()
+        # After those that join the children.
+        util.Finalize(None, _leave, exitpriority=-100)
+
+
+def _leave(*_: Any) -> None:
+    """The process ends: nothing is in use here any more, and what nobody else needs goes."""
     for memory in list(_open):
         # FORK: what was inherited is the same lock as the parent's.
         if memory._fd >= 0 and memory._opener == os.getpid():
-            fcntl.flock(memory._fd, fcntl.LOCK_UN)
+            _billiard.named_let_go(memory._fd)
+    _billiard.named_sweep(leaving=True)
+
+
+def _keeper() -> int:
+    """Who keeps what is made here: the parent, or this process itself if it has none of this package."""
+    parent = process.parent_process()
+    return os.getpid() if parent is None or parent.pid is None else parent.pid
 
 
 class SharedMemory:
@@ -67,34 +83,45 @@ class SharedMemory:
             raise ValueError(f"shared memory is made of at least 1 byte, not {size}")
         if not create and name is None:
             raise ValueError("a name is needed to open what there is; `create=True` makes something new")
-        self._track = track
+        self._begin(name, create, size, _keeper() if track else None)
+
+    @classmethod
+    def _kept_by(cls, keeper: int, name: str, size: int) -> SharedMemory:
+        """Make one whose name stays as long as a process runs."""
+        self = cls.__new__(cls)
+        self._begin(name, True, size, keeper)
+        return self
+
+    def _begin(self, name: str | None, create: bool, size: int, keeper: int | None) -> None:
         self._opener = os.getpid()
-        _names.sweep()
-        self._name, self._fd = self._make(name, size) if create else self._open(str(name))
+        _billiard.named_sweep()
+        self._name, self._fd = self._make(name, size, keeper) if create else self._find(str(name))
+        _look_when_leaving()
         try:
             self._size = os.fstat(self._fd).st_size
             self._mmap = mmap.mmap(self._fd, self._size)
         except BaseException:
             if create:
-                _names.remove(self._name)
+                _billiard.named_remove(self._name)
             self.close()
             raise
         self._buf = memoryview(self._mmap)
         _open.add(self)
 
-    def _make(self, name: str | None, size: int) -> tuple[str, int]:
+    @staticmethod
+    def _make(name: str | None, size: int, keeper: int | None) -> tuple[str, int]:
         while True:
             chosen = _PREFIX + secrets.token_hex(4) if name is None else name.removeprefix("/")
             try:
-                return chosen, _names.create(chosen, size, self._track)
+                return chosen, _billiard.named_create(chosen, size, keeper)
             except FileExistsError:
                 if name is not None:
                     raise
 
     @staticmethod
-    def _open(name: str) -> tuple[str, int]:
+    def _find(name: str) -> tuple[str, int]:
         name = name.removeprefix("/")
-        return name, _names.use(name)
+        return name, _billiard.named_open(name)
 
     @property
     def buf(self) -> memoryview | None:
@@ -133,7 +160,7 @@ class SharedMemory:
         Raises:
             FileNotFoundError: Somebody has removed it already.
         """
-        _names.remove(self._name)
+        _billiard.named_remove(self._name)
 
     def __del__(self) -> None:
         try:
@@ -202,6 +229,16 @@ class ShareableList:
             self.shm = SharedMemory(name)
             self._length = int(struct.unpack_from("q", self._memory, 0)[0])
             return
+        self._fill(sequence, name)
+
+    @classmethod
+    def _kept_by(cls, keeper: int, name: str, sequence: Iterable[Any]) -> ShareableList:
+        """Make one in memory whose name stays as long as a process runs."""
+        self = cls.__new__(cls)
+        self._fill(sequence, name, keeper)
+        return self
+
+    def _fill(self, sequence: Iterable[Any], name: str | None, keeper: int | None = None) -> None:
         packed = [_pack(item) for item in sequence]
         self._length = len(packed)
         ends = [0]
@@ -212,7 +249,10 @@ class ShareableList:
         content = (
             head + b"".join(raw for _, raw, _ in packed) + formats + bytes(kind for _, _, kind in packed)
         )
-        self.shm = SharedMemory(name, create=True, size=len(content))
+        if keeper is None or name is None:
+            self.shm = SharedMemory(name, create=True, size=len(content))
+        else:
+            self.shm = SharedMemory._kept_by(keeper, name, len(content))
         self._memory[: len(content)] = content
 
     @property

@@ -151,14 +151,16 @@ def test_what_is_made_while_the_server_goes_is_removed(monkeypatch):
     manager.start()
     names = []
 
-    def make_and_kill(*args, **options):
-        memory = SharedMemory(*args, **options)
+    make = SharedMemory._kept_by
+
+    def make_and_kill(*args):
+        memory = make(*args)
         names.append(memory.name)
         manager._process.kill()
         manager._process.join()
         return memory
 
-    monkeypatch.setattr("billiard._memorymanager.SharedMemory", make_and_kill)
+    monkeypatch.setattr(SharedMemory, "_kept_by", make_and_kill)
     with pytest.raises(ConnectionRefusedError):
         manager.SharedMemory(10)
     assert len(names) == 1

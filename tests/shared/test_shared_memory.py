@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sharedwork
 
-from billiard import _names
+from billiard import _billiard, shared_memory
 from billiard.shared_memory import ShareableList, SharedMemory
 
 FOLDER = Path("/dev/shm")
@@ -106,7 +106,7 @@ def test_a_child_that_is_killed_takes_nothing_away(ctx):
     assert go.wait(30)
     child.join()
     child.close()
-    _names.sweep()
+    _billiard.named_sweep()
     assert (is_there(made.name), made.buf[0]) == (True, 1)
     made.unlink()
     made.close()
@@ -135,15 +135,15 @@ def made(request):
 @pytest.mark.parametrize("made", ["killed"], indirect=True)
 def test_what_the_killed_have_left_is_swept_away_unless_somebody_uses_it(made):
     names, program = made
-    _names.sweep()
+    _billiard.named_sweep()
     assert all(map(is_there, names))
     used = SharedMemory(names[0])
     program.communicate("\n", timeout=30)
     assert program.returncode == -signal.SIGKILL
-    _names.sweep()
+    _billiard.named_sweep()
     assert [is_there(name) for name in names] == [True, False, False]
     used.close()
-    _names.sweep()
+    _billiard.named_sweep()
     assert not is_there(names[0])
 
 
@@ -154,17 +154,17 @@ def test_who_ends_in_peace_leaves_only_what_others_use(made):
     program.communicate("\n", timeout=30)
     assert [is_there(name) for name in names] == [True, False, False]
     used.close()
-    _names.sweep()
+    _billiard.named_sweep()
     assert not is_there(names[0])
 
 
 def test_a_forked_copy_counts_as_a_user_and_its_end_as_nothing():
     made = SharedMemory(create=True, size=10)
     if not (pid := os.fork()):
-        _names._leave()
+        shared_memory._leave()
         os._exit(0)
     os.waitpid(pid, 0)
-    _names.sweep(leaving=True)
+    _billiard.named_sweep(leaving=True)
     assert is_there(made.name)
     made.unlink()
     made.close()
@@ -175,11 +175,11 @@ def test_what_is_not_ours_is_left_alone():
     path = FOLDER / name
     path.write_bytes(bytes(10))
     try:
-        _names.sweep(leaving=True)
+        _billiard.named_sweep(leaving=True)
         assert path.exists()
         untracked = SharedMemory(f"{name}-untracked", create=True, size=10, track=False)
         untracked.close()
-        _names.sweep(leaving=True)
+        _billiard.named_sweep(leaving=True)
         assert is_there(untracked.name)
         untracked.unlink()
     finally:
@@ -232,9 +232,9 @@ def test_what_the_standard_library_has_made_opens_here_and_stays(program):
     items = ShareableList(name=name)
     assert list(items) == ["a", 2, None, b"raw"]
     items.shm.close()
-    _names.sweep(leaving=True)
+    _billiard.named_sweep(leaving=True)
     assert is_there(name)
-    _names.remove(name)
+    _billiard.named_remove(name)
 
 
 def test_a_list_keeps_its_length_and_its_places():

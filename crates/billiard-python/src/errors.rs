@@ -9,6 +9,7 @@ use billiard::process::zygote::ZygoteError;
 use billiard::queue::QueueError;
 use billiard::sync::SyncError;
 use billiard::sys::SignalError;
+use billiard::sys::named::NameError;
 use pyo3::exceptions::{
     PyAssertionError, PyBlockingIOError, PyBrokenPipeError, PyChildProcessError, PyEOFError, PyMemoryError,
     PyOSError, PyProcessLookupError, PyRuntimeError, PyValueError,
@@ -69,6 +70,15 @@ impl IntoPyErr for CellError {
         match self {
             Self::Os { source, .. } => source.into_py_err(),
             other => PyRuntimeError::new_err(other.to_string()),
+        }
+    }
+}
+
+impl IntoPyErr for NameError {
+    fn into_py_err(self) -> PyErr {
+        match self {
+            Self::Os { source, .. } => source.into_py_err(),
+            other => PyValueError::new_err(other.to_string()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod buffers;
+mod bundle;
 mod calls;
 mod codec;
 mod conditions;
@@ -18,6 +19,7 @@ mod holding;
 mod letters;
 mod locks;
 mod manager;
+mod named;
 mod pickling;
 mod plain;
 mod process;
@@ -46,6 +48,8 @@ mod _billiard {
     #[pymodule_export]
     use crate::buffers::SharedView;
     #[pymodule_export]
+    use crate::bundle::Bundle;
+    #[pymodule_export]
     use crate::conditions::{Barrier, Condition, Event};
     #[pymodule_export]
     use crate::connection::{Connection, pipe};
@@ -63,6 +67,8 @@ mod _billiard {
     use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
     #[pymodule_export]
     use crate::manager::{Hall, Line};
+    #[pymodule_export]
+    use crate::named::{named_create, named_let_go, named_open, named_remove, named_remove_all, named_sweep};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]

@@ -67,9 +67,15 @@ macro_rules! lock_class {
                 SemLock::enter(Self::base(slf))
             }
 
-            #[pyo3(signature = (*args: "object"))]
-            fn __exit__(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
-                let _ = args;
+            #[pyo3(signature = (kind = None, value = None, traceback = None))]
+            fn __exit__(
+                slf: &Bound<'_, Self>,
+                kind: Option<&Bound<'_, PyAny>>,
+                value: Option<&Bound<'_, PyAny>>,
+                traceback: Option<&Bound<'_, PyAny>>,
+            ) -> PyResult<()> {
+                // Named, since a tuple of them would have to be made.
+                let _ = (kind, value, traceback);
                 Self::base(slf).get().give()
             }
 

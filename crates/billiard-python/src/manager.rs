@@ -400,12 +400,15 @@ impl Hall {
     fn serve(&self, py: Python<'_>, server: &Bound<'_, PyAny>) -> PyResult<()> {
         let (mut ready, mut bytes) = (Vec::new(), Vec::new());
         let mut turn_ends = now().after(TURN);
+        // Whether several ask at a time: then a look that lets nobody else run finds the next one.
+        let mut is_crowded = true;
         // Relaxed: whoever sets it rings afterwards.
         while !self.stopping.load(Ordering::Relaxed) {
             ready.clear();
-            let found =
-                !self.hall.is_private() && self.hall.glance(&mut ready).map_err(IntoPyErr::into_py_err)?;
-            if !found {
+            is_crowded = is_crowded
+                && !self.hall.is_private()
+                && self.hall.glance(&mut ready).map_err(IntoPyErr::into_py_err)?;
+            if !is_crowded {
                 let found =
                     py.detach(|| self.hall.expect_soon(&mut ready)).map_err(IntoPyErr::into_py_err)?;
                 if !found {
@@ -418,6 +421,7 @@ impl Hall {
                     })?;
                 }
                 turn_ends = now().after(TURN);
+                is_crowded = ready.len() > 1;
             }
             for seat in &ready {
                 if let Err(error) = self.attend(py, *seat, server, &mut bytes) {

@@ -34,8 +34,9 @@ pub(crate) trait Blocking {
     /// Calls `step`, detached, until it is ready or its deadline has passed (`None`). The deadline belongs to the step and
     /// is fixed before the first call.
     ///
-    /// On the main thread the step is told what else has to end its sleep: signals, whichever thread the system has them
-    /// delivered to. An exception raised by a handler ends the wait.
+    /// The step is told what else has to end its sleep: on the main thread signals, whichever thread the system has them
+    /// delivered to. An exception raised by a handler ends the wait. The first sleep is short and told of nothing, which spares
+    /// six calls of the kernel: most waits are over before, and a signal is handled at its end.
     fn wait_for<T, E, F>(self, step: F) -> PyResult<Option<T>>
     where
         T: Send,
@@ -70,10 +71,12 @@ impl Blocking for Python<'_> {
         E: IntoPyErr + Send,
         F: FnMut(Option<Interrupts<'_>>) -> Result<Wait<T>, E> + Send,
     {
-        let main = sys::thread::is_main();
+        let mut brief = true;
         loop {
             self.check_signals()?;
-            let done = if main {
+            let done = if std::mem::take(&mut brief) {
+                self.detach(|| step(Some(Interrupts::Briefly)))
+            } else if sys::thread::is_main() {
                 let listening = Listening::<SignalPipe>::begin(self);
                 // What has come since the first look.
                 self.check_signals()?;

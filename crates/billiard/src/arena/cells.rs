@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use super::rooms::{house, size_of};
+use super::classes::size_of;
+use super::rooms::house;
 use super::segment::{File, LINE, Segment};
 use crate::sys::{Identity, descriptor, forks, me};
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::{Arc, OnceLock};
 
 use super::Mapping;
+use super::gaps::Gaps;
 use crate::failpoint;
 use crate::sys::{Identity, me, memfd};
 
@@ -150,13 +151,6 @@ impl Drop for Lease {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Gap {
-    len: u64,
-    /// Whether there is memory behind it.
-    backed: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
 struct Live {
     offset: u64,
     len: u64,
@@ -168,12 +162,11 @@ struct Live {
 #[derive(Debug)]
 pub struct Allocator {
     area: Arc<Area>,
-    gaps: BTreeMap<u64, Gap>,
+    gaps: Gaps,
     live: BTreeMap<u32, Live>,
     spare_slots: Vec<u32>,
     next_slot: u32,
     releases_seen: u32,
-    warm: u64,
     /// Bytes that are out.
     out: u64,
 }
@@ -182,7 +175,7 @@ impl Allocator {
     /// The allocator of an area that nobody has allocated in.
     #[must_use]
     pub fn new(area: Arc<Area>) -> Self {
-        let gaps = BTreeMap::from([(DATA, Gap { len: area.span - DATA, backed: false })]);
+        let gaps = Gaps::over(DATA, area.span - DATA);
         Self {
             area,
             gaps,
@@ -190,7 +183,6 @@ impl Allocator {
             spare_slots: Vec::new(),
             next_slot: 0,
             releases_seen: 0,
-            warm: 0,
             out: 0,
         }
     }
@@ -242,22 +234,14 @@ impl Allocator {
             }
             None => return Ok(None),
         };
-        let warm = self.gaps.iter().find(|(_, g)| g.backed && g.len >= pages);
-        let Some((&offset, &gap)) =
-            warm.or_else(|| self.gaps.iter().find(|(_, g)| !g.backed && g.len >= pages))
-        else {
+        let Some((offset, backed)) = self.gaps.take(pages) else {
             self.spare_slots.push(slot);
             return Ok(None);
         };
-        if gap.backed {
-            self.warm -= pages;
-        } else if let Err(error) = memfd::back(&self.area.fd, self.area.base + offset, pages) {
+        if !backed && let Err(error) = memfd::back(&self.area.fd, self.area.base + offset, pages) {
+            self.gaps.put_back(offset, pages, false);
             self.spare_slots.push(slot);
             return Err(error);
-        }
-        self.gaps.remove(&offset);
-        if gap.len > pages {
-            self.gaps.insert(offset + pages, Gap { len: gap.len - pages, backed: gap.backed });
         }
         self.live.insert(slot, Live { offset, len: pages, holder: None });
         self.out += pages;
@@ -334,27 +318,11 @@ impl Allocator {
     }
 
     fn put_back(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        let backed = self.warm + len <= KEEP_WARM;
-        if backed {
-            self.warm += len;
-        } else {
+        let backed = self.gaps.warm() + len <= KEEP_WARM;
+        if !backed {
             memfd::release(&self.area.fd, self.area.base + offset, len)?;
         }
-        let (mut offset, mut len) = (offset, len);
-        if let Some((&before, gap)) = self.gaps.range(..offset).next_back()
-            && before + gap.len == offset
-            && gap.backed == backed
-        {
-            len += gap.len;
-            offset = before;
-        }
-        if let Some(after) = self.gaps.get(&(offset + len)).copied()
-            && after.backed == backed
-        {
-            self.gaps.remove(&(offset + len));
-            len += after.len;
-        }
-        self.gaps.insert(offset, Gap { len, backed });
+        self.gaps.put_back(offset, len, backed);
         Ok(())
     }
 }
@@ -399,7 +367,7 @@ mod tests {
         }
         owner.collect().unwrap();
         assert_eq!(owner.in_use(), 0);
-        assert_eq!(owner.gaps.len(), 2, "all warm memory lies together again");
+        assert_eq!(owner.gaps.iter().count(), 2, "all warm memory lies together again");
     }
 
     #[test]
@@ -423,7 +391,7 @@ mod tests {
         for extent in many {
             owner.reclaim(extent.slot).unwrap();
         }
-        assert!(owner.warm <= KEEP_WARM);
+        assert!(owner.gaps.warm() <= KEEP_WARM);
         let blocks = rustix::fs::fstat(&area.fd).unwrap().st_blocks as u64 * 512;
         assert!(blocks <= KEEP_WARM + DATA + PAGE, "{blocks} bytes are still backed");
     }

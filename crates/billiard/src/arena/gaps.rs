@@ -51,6 +51,11 @@ impl Gaps {
         Some((at, !bare))
     }
 
+    /// Whether [`Gaps::take`] would find so many bytes with memory behind them.
+    pub(super) fn has_warm(&self, len: u64) -> bool {
+        self.by_size.range((false, len, 0)..=(false, u64::MAX, u64::MAX)).next().is_some()
+    }
+
     /// Takes up to `len` bytes that begin at `at`, if a gap without memory behind it begins there. Answers how many.
     pub(super) fn take_bare(&mut self, at: u64, len: u64) -> u64 {
         match self.by_place.get(&at) {
@@ -172,6 +177,7 @@ mod tests {
                     Step::Take(len) => {
                         let free = runs(&model);
                         let best = free.iter().filter(|run| run.1 >= len).min_by_key(|run| (!run.2, run.1, run.0));
+                        prop_assert_eq!(gaps.has_warm(len), best.is_some_and(|run| run.2));
                         prop_assert_eq!(gaps.take(len), best.map(|run| (run.0, run.2)));
                         if let Some(run) = best {
                             model[run.0 as usize..(run.0 + len) as usize].fill(None);

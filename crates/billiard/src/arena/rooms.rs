@@ -1,22 +1,15 @@
-//! Rooms: the segments in which this process allocates cells, and what is free in them. `README.md` tells how it goes together.
+//! The house: all rooms in which this process allocates cells. `README.md` tells how it goes together.
 
-use std::array;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::gaps::Gaps;
+use super::classes::{SMALL, class_of};
+use super::room::{CHUNK, Room};
 use super::segment::{LINE, Segment};
 use super::{CellError, cannot};
 use crate::failpoint;
-use crate::sys::{PerProcess, memfd};
+use crate::sys::PerProcess;
 
-/// Cells up to this size are small: they have rooms of their own, and there is one class for each multiple of [`LINE`].
-const SMALL: usize = 1024;
-/// Up to this size there are classes, above [`SMALL`] four from each power of two to the next. One that is free is kept for
-/// the next of its class, and not merged with its neighbours at once.
-const CLASSED: usize = 64 << 10;
-const SMALL_CLASSES: usize = SMALL / LINE;
-const CLASSES: usize = SMALL_CLASSES + 4 * (CLASSED / SMALL).ilog2() as usize;
 /// When so much of a room is free in such pieces, they are merged after all, and what is too much goes back to the system.
 const MERGE: usize = 4 << 20;
 /// The least size of a room, by floor. Only what is used of it takes memory.
@@ -25,141 +18,10 @@ const MOST: usize = 1 << 30;
 /// Up to this size each room is twice as large as all before it, by floor.
 const SOON: [usize; 2] = [1 << 20, 16 << 20];
 const PAGE: usize = 4096;
-/// How much is given memory at a time.
-const CHUNK: usize = 64 << 10;
 /// Free memory up to this much stays for the next cells; of the rest, whole pages go back to the system.
 const KEEP_WARM: u64 = 64 << 20;
-/// Once so many rooms were built on a floor, those in which nothing is in use are kept for what will come.
+/// Once so many rooms were built on a floor, it is kept for what will come when nothing is in use on it.
 const MANY: u64 = 16;
-
-/// The size that a cell of at least `len` bytes has. `None`: larger than anything.
-pub(super) fn size_of(len: usize) -> Option<usize> {
-    let step = if len <= SMALL || len > CLASSED { LINE } else { 1 << ((len - 1).ilog2() - 2) };
-    len.max(1).checked_next_multiple_of(step)
-}
-
-/// The class of a size that has one.
-const fn class_of(size: usize) -> Option<usize> {
-    if size <= SMALL {
-        return Some(size / LINE - 1);
-    }
-    if size > CLASSED {
-        return None;
-    }
-    let power = (size - 1).ilog2();
-    // How many quarters above the power of two: 0 to 3.
-    let quarter = (size - 1) / (1 << (power - 2)) - 4;
-    Some(SMALL_CLASSES + 4 * (power - SMALL.ilog2()) as usize + quarter)
-}
-
-/// The size of the cells of a class.
-const fn size_in(class: usize) -> usize {
-    if class < SMALL_CLASSES {
-        return (class + 1) * LINE;
-    }
-    let above = class - SMALL_CLASSES;
-    let power = SMALL << (above / 4);
-    power + (above % 4 + 1) * (power / 4)
-}
-
-/// A segment in which this process allocates.
-#[derive(Debug)]
-struct Room {
-    segment: Arc<Segment>,
-    gaps: Gaps,
-    /// Where free cells begin, by class.
-    bins: [Vec<usize>; CLASSES],
-    /// Bytes in them.
-    binned: usize,
-    live: usize,
-    /// Bytes that nobody gets any more, since a child may still use them.
-    retired: usize,
-}
-
-impl Room {
-    fn create(len: usize) -> Result<Self, CellError> {
-        let segment = Arc::new(Segment::create(len)?);
-        Ok(Self {
-            segment,
-            gaps: Gaps::over(LINE as u64, (len - LINE) as u64),
-            bins: array::from_fn(|_| Vec::new()),
-            binned: 0,
-            live: 0,
-            retired: 0,
-        })
-    }
-
-    /// A free cell of a class.
-    fn take_kept(&mut self, class: usize) -> Option<usize> {
-        let at = self.bins[class].pop()?;
-        self.binned -= size_in(class);
-        Some(at)
-    }
-
-    /// Room for `len` bytes: where, and whether they are known to be zero.
-    fn take(&mut self, len: usize) -> io::Result<Option<(usize, bool)>> {
-        let Some((at, backed)) = self.gaps.take(len as u64) else { return Ok(None) };
-        if !backed {
-            let more = self.gaps.take_bare(at + len as u64, CHUNK.saturating_sub(len) as u64);
-            let all = len as u64 + more;
-            failpoint::pass("arena.backing");
-            if let Err(error) = memfd::back(&*self.segment.fd, at, all) {
-                self.gaps.put_back(at, all, false);
-                return Err(error);
-            }
-            if more > 0 {
-                self.gaps.put_back(at + len as u64, more, true);
-            }
-        }
-        Ok(Some((at as usize, !backed)))
-    }
-
-    /// Counts a cell that was taken.
-    fn lend(&mut self) -> Arc<Segment> {
-        self.live += 1;
-        failpoint::pass("arena.taken");
-        Arc::clone(&self.segment)
-    }
-
-    fn put_back(&mut self, at: usize, len: usize) {
-        match class_of(len) {
-            Some(class) => {
-                self.bins[class].push(at);
-                self.binned += len;
-            }
-            None => self.gaps.put_back(at as u64, len as u64, true),
-        }
-    }
-
-    /// Merges the free cells that are kept by class with what is around them.
-    fn merge(&mut self) {
-        for (class, places) in self.bins.iter_mut().enumerate() {
-            for at in places.drain(..) {
-                self.gaps.put_back(at as u64, size_in(class) as u64, true);
-            }
-        }
-        self.binned = 0;
-    }
-
-    /// Gives the memory behind a free range back to the system.
-    fn cool(&mut self, at: u64, len: u64) {
-        if self.gaps.carve(at, len) {
-            // KERNEL: without the means to punch holes the memory just stays.
-            let backed = memfd::release(&*self.segment.fd, at, len).is_err();
-            failpoint::pass("arena.released");
-            self.gaps.put_back(at, len, backed);
-        }
-    }
-
-    const fn warm(&self) -> u64 {
-        self.gaps.warm() + self.binned as u64
-    }
-
-    /// Nobody knows of any cell in it, and nobody ever will.
-    const fn is_vacant(&self) -> bool {
-        self.live == 0 && self.retired == 0
-    }
-}
 
 /// What a process has of shared memory, in bytes and pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,30 +63,41 @@ impl House {
     /// Room for `len` bytes, one of the sizes that there are: where, and whether they are known to be zero.
     pub(super) fn take(&mut self, len: usize) -> Result<(Arc<Segment>, usize, bool), CellError> {
         let floor = floor_of(len);
-        if let Some(found) = self.find(floor, len)? {
+        if let Some((segment, at)) = self.take_kept(floor, len) {
+            return Ok((segment, at, false));
+        }
+        if let Some(found) = self.take_gap(floor, len, Room::is_warm)? {
             return Ok(found);
         }
+        // Having memory put behind more costs so much that what is free in pieces is merged first.
         let rooms = &mut self.floors[floor];
         if rooms.iter().any(|room| room.binned >= len / 8) {
             rooms.iter_mut().for_each(Room::merge);
-            if let Some(found) = self.find(floor, len)? {
+            if let Some(found) = self.take_gap(floor, len, Room::is_warm)? {
                 return Ok(found);
             }
         }
+        if let Some(found) = self.take_gap(floor, len, |_, _| true)? {
+            return Ok(found);
+        }
         self.build(floor, len)?;
-        Ok(self.find(floor, len)?.expect("the room was made large enough"))
+        Ok(self.take_gap(floor, len, |_, _| true)?.expect("the room was made large enough"))
     }
 
-    fn find(&mut self, floor: usize, len: usize) -> Result<Option<(Arc<Segment>, usize, bool)>, CellError> {
-        let rooms = &mut self.floors[floor];
-        if let Some(class) = class_of(len) {
-            for room in rooms.iter_mut().rev() {
-                if let Some(at) = room.take_kept(class) {
-                    return Ok(Some((room.lend(), at, false)));
-                }
-            }
-        }
-        for room in rooms.iter_mut().rev() {
+    /// A free cell of that size.
+    fn take_kept(&mut self, floor: usize, len: usize) -> Option<(Arc<Segment>, usize)> {
+        let class = class_of(len)?;
+        let find = |room: &mut Room| room.take_kept(class).map(|at| (room.lend(), at));
+        self.floors[floor].iter_mut().rev().find_map(find)
+    }
+
+    fn take_gap(
+        &mut self,
+        floor: usize,
+        len: usize,
+        is_candidate: impl Fn(&Room, usize) -> bool,
+    ) -> Result<Option<(Arc<Segment>, usize, bool)>, CellError> {
+        for room in self.floors[floor].iter_mut().filter(|room| is_candidate(room, len)) {
             if let Some((at, zero)) = room.take(len).map_err(cannot("make shared memory"))? {
                 return Ok(Some((room.lend(), at, zero)));
             }
@@ -257,10 +130,13 @@ impl House {
         at: usize,
         len: usize,
         known: bool,
-    ) -> Option<Arc<Segment>> {
-        let few = self.built[floor_of(len)] < MANY;
-        let rooms = &mut self.floors[floor_of(len)];
-        let index = rooms.iter().rposition(|room| Arc::ptr_eq(&room.segment, segment))?;
+    ) -> Vec<Arc<Segment>> {
+        let floor = floor_of(len);
+        let few = self.built[floor] < MANY;
+        let rooms = &mut self.floors[floor];
+        let Some(index) = rooms.iter().rposition(|room| Arc::ptr_eq(&room.segment, segment)) else {
+            return Vec::new();
+        };
         let room = &mut rooms[index];
         room.live -= 1;
         if known {
@@ -269,20 +145,25 @@ impl House {
             room.put_back(at, len);
         }
         failpoint::pass("arena.returned");
-        if room.live == 0 && (room.retired > 0 || few) {
-            return Some(rooms.swap_remove(index).segment);
+        let vacant = room.live == 0;
+        let is_alone = room.segment.map.len() < 2 * len;
+        if vacant && (room.retired > 0 || (few && is_alone)) {
+            return vec![rooms.swap_remove(index).segment];
         }
-        let vacant = room.is_vacant();
+        if vacant && few && rooms.iter().all(Room::is_vacant) {
+            return rooms.drain(..).map(|room| room.segment).collect();
+        }
+        let room = &mut rooms[index];
         let crumbs = room.binned >= MERGE;
         if crumbs {
             room.merge();
         }
         if !(vacant || crumbs || len >= CHUNK) || self.warm() <= KEEP_WARM {
-            return None;
+            return Vec::new();
         }
-        let rooms = &mut self.floors[floor_of(len)];
+        let rooms = &mut self.floors[floor];
         if vacant {
-            return Some(rooms.swap_remove(index).segment);
+            return vec![rooms.swap_remove(index).segment];
         }
         let room = &mut rooms[index];
         if crumbs {
@@ -292,7 +173,7 @@ impl House {
             // It may have been merged with its neighbours; what goes is only itself.
             room.cool(at as u64, len as u64);
         }
-        None
+        Vec::new()
     }
 
     fn warm(&self) -> u64 {
@@ -421,18 +302,6 @@ mod tests {
         let many: Vec<_> = (0..300).map(|_| Cell::uncleared(MIB).unwrap()).collect();
         assert!(usage().segments <= 40, "{:?}", usage());
         drop(many);
-    }
-
-    #[test]
-    fn each_size_has_the_class_that_gives_it_back() {
-        let mut sizes: Vec<_> = (0..=CLASSED).filter_map(size_of).collect();
-        sizes.dedup();
-        assert!(sizes.iter().all(|size| class_of(*size).is_some_and(|class| size_in(class) == *size)));
-        assert_eq!(sizes, (0..CLASSES).map(size_in).collect::<Vec<_>>());
-        assert_eq!(
-            (class_of(CLASSED + 1), size_of(CLASSED + 1), size_of(usize::MAX)),
-            (None, Some(CLASSED + LINE), None)
-        );
     }
 
     #[test]

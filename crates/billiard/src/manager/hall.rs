@@ -132,8 +132,16 @@ impl Hall {
     /// # Errors
     /// What the kernel says.
     pub fn glance(&self, ready: &mut Vec<Seat>) -> io::Result<bool> {
+        self.gather(ready, Poller::look)
+    }
+
+    fn gather(
+        &self,
+        ready: &mut Vec<Seat>,
+        look: impl FnOnce(&Poller, &mut Vec<u64>) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let mut tokens = Vec::new();
-        self.poller.look(&mut tokens)?;
+        look(&self.poller, &mut tokens)?;
         for token in &tokens {
             if *token == BELL {
                 self.bell.clear();
@@ -195,12 +203,27 @@ impl Hall {
         interrupts: Option<Interrupts<'_>>,
     ) -> io::Result<Woken> {
         let start = now();
-        let woken = poll_one(self.poller.as_fd(), Awaited::Data, deadline, interrupts)?;
-        if woken == Woken::Ready {
-            self.spin.slept(now().since(start));
-            self.glance(ready)?;
+        // One call of the kernel where there is nothing else to wait for.
+        let found = match (interrupts, deadline) {
+            (None, Deadline::Never) => self.gather(ready, Poller::wait),
+            (Some(Interrupts::Briefly), Deadline::Never) => self.gather(ready, Poller::wait_briefly),
+            _ => {
+                let woken = poll_one(self.poller.as_fd(), Awaited::Data, deadline, interrupts)?;
+                if woken != Woken::Ready {
+                    return Ok(woken);
+                }
+                self.glance(ready).map(|_| true)
+            }
+        };
+        match found {
+            Ok(true) => {
+                self.spin.slept(now().since(start));
+                Ok(Woken::Ready)
+            }
+            Ok(false) => Ok(Woken::Interrupted),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Woken::Interrupted),
+            Err(error) => Err(error),
         }
-        Ok(woken)
     }
 
     /// Ends a wait.

@@ -10,7 +10,7 @@ use crate::conn::{ConnError, transport};
 use crate::sys::poll::{Awaited, Woken, poll_one};
 use crate::sys::spin::Spin;
 use crate::sys::stream::{self, Kind, Piece, Room};
-use crate::sys::{Deadline, Interrupts, now};
+use crate::sys::{BRIEF, Deadline, Interrupts, now};
 
 /// Room for what is read at a time; most messages are shorter.
 const USUAL: usize = 8 * 1024;
@@ -61,6 +61,15 @@ pub struct Line {
     found: Option<(usize, usize)>,
     unsent: Vec<u8>,
     spin: Spin,
+    /// Whether the kernel knows how long a brief read may take.
+    is_limited: bool,
+}
+
+/// Whether a read may wait.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    Brief,
 }
 
 impl Line {
@@ -71,7 +80,8 @@ impl Line {
     pub fn over(socket: OwnedFd) -> io::Result<Self> {
         let kind = Kind::of(socket.as_fd())?;
         let (bytes, unsent) = (vec![0; USUAL], Vec::new());
-        Ok(Self { socket, kind, bytes, taken: 0, arrived: 0, found: None, unsent, spin: Spin::over_kernel() })
+        let spin = Spin::over_kernel();
+        Ok(Self { socket, kind, bytes, taken: 0, arrived: 0, found: None, unsent, spin, is_limited: false })
     }
 
     /// What it leads through.
@@ -85,6 +95,10 @@ impl Line {
     /// # Errors
     /// The stream has ended, or what has arrived is no message.
     pub fn look(&mut self) -> Result<Found, ConnError> {
+        self.read_on(Patience::None)
+    }
+
+    fn read_on(&mut self, mut patience: Patience) -> Result<Found, ConnError> {
         let mut read = 0;
         while !self.find()? {
             if read >= STRETCH {
@@ -92,7 +106,12 @@ impl Line {
             }
             let want = self.bytes.len() - self.arrived;
             let mut room = Room::of(&mut self.bytes[self.arrived..]);
-            match stream::read(self.socket.as_fd(), self.kind, &mut room) {
+            let socket = self.socket.as_fd();
+            let got = match std::mem::replace(&mut patience, Patience::None) {
+                Patience::None => stream::read(socket, self.kind, &mut room),
+                Patience::Brief => stream::read_briefly(socket, &mut room),
+            };
+            match got {
                 Ok(0) if self.taken == self.arrived => return Err(ConnError::Closed),
                 Ok(0) => return Err(self.torn()),
                 Ok(got) => {
@@ -103,7 +122,11 @@ impl Line {
                         return Ok(Found::Nothing);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Found::Nothing),
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+                {
+                    return Ok(Found::Nothing);
+                }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     return Err(ConnError::Closed);
                 }
@@ -224,6 +247,16 @@ impl Line {
         interrupts: Option<Interrupts<'_>>,
     ) -> Result<Heard, ConnError> {
         let start = now();
+        if matches!(interrupts, Some(Interrupts::Briefly))
+            && deadline == Deadline::Never
+            && self.can_be_brief()
+        {
+            if self.read_on(Patience::Brief)? != Found::Message {
+                return Ok(Heard::Interrupted);
+            }
+            self.spin.slept(now().since(start));
+            return Ok(Heard::Message);
+        }
         while self.look()? != Found::Message {
             let woken = poll_one(self.socket.as_fd(), Awaited::Data, deadline, interrupts);
             match woken.map_err(os("wait for a message"))? {
@@ -234,6 +267,14 @@ impl Line {
         }
         self.spin.slept(now().since(start));
         Ok(Heard::Message)
+    }
+
+    /// Whether one call of the kernel can wait for a moment and read.
+    fn can_be_brief(&mut self) -> bool {
+        if !self.is_limited && self.kind == Kind::Socket {
+            self.is_limited = stream::limit_reads(self.socket.as_fd(), BRIEF).is_ok();
+        }
+        self.is_limited
     }
 
     /// Sends a message as far as it can be sent without waiting, and keeps a copy of the rest. Whether nothing is left.

@@ -8,6 +8,7 @@ use super::word::{self, Given};
 use super::{SyncError, cannot_wait, check_size, wake};
 use crate::arena::Cell;
 use crate::failpoint;
+use crate::sys::thread::number;
 use crate::sys::{Deadline, Life, Wait, now};
 
 const WORD: usize = 0;
@@ -41,9 +42,8 @@ pub enum Acquired {
 /// Something that is the calling thread's alone, in all processes.
 #[inline]
 fn thread(me: Life) -> u64 {
-    thread_local!(static HERE: u8 = const { 0 });
-    // Not zero: the address has its low bits in the middle, and a life's are never all the same.
-    HERE.with(|here| (std::ptr::from_ref(here) as u64).rotate_left(16) ^ me.word()) | 1
+    // The number's low bits go where a life has its high ones. Never zero, which says that it is nobody's.
+    number().rotate_left(16) ^ me.word() | 1
 }
 
 /// A lock between processes and threads. Any thread of any process may release it.
@@ -98,7 +98,9 @@ impl Lock {
     pub fn try_fast(&self) -> bool {
         let me = Life::own();
         // SYNC(lock.release): everything that was done under the lock happens before this.
-        let taken = self.word().compare_exchange(0, me.word(), Acquire, Relaxed).is_ok();
+        let word = self.word();
+        // Relaxed: only a look, which spares the holder an exchange that would fail.
+        let taken = word.load(Relaxed) == 0 && word.compare_exchange(0, me.word(), Acquire, Relaxed).is_ok();
         if taken {
             self.note_thread(thread(me));
         }
@@ -327,15 +329,17 @@ impl RLock {
     /// Takes the lock if it is free or the calling thread's.
     #[inline]
     pub fn try_fast(&self) -> bool {
-        if self.lock.try_fast() {
-            self.set_depth(1);
+        // A lock that is used by holding it for several accesses is acquired again more often than it is acquired; and an
+        // exchange that fails takes the line of the word away from its holder.
+        if self.lock.is_mine() {
+            self.set_depth(self.depth() + 1);
             return true;
         }
-        let mine = self.lock.is_mine();
-        if mine {
-            self.set_depth(self.depth() + 1);
+        let taken = self.lock.try_fast();
+        if taken {
+            self.set_depth(1);
         }
-        mine
+        taken
     }
 
     /// Takes the lock if it is free, the calling thread's, or a dead process's. Does not wait.

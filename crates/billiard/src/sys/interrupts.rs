@@ -20,10 +20,14 @@ pub enum Interrupts<'a> {
     Bell(BorrowedFd<'a>),
     /// Nobody tells: whoever handles signals has to look every 50 milliseconds.
     Glances,
+    /// The same every 2 milliseconds. Most waits are over before, and having somebody tell takes several calls of the kernel.
+    Briefly,
 }
 
 /// How long a wait is at most where nobody tells of signals.
 pub(super) const GLANCE: Duration = Duration::from_millis(50);
+/// The same at the beginning of a wait.
+pub(crate) const BRIEF: Duration = Duration::from_millis(2);
 
 /// A pipe into which the C handler of a signal writes: it needs no lock and no memory for that.
 #[derive(Debug)]

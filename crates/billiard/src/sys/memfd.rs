@@ -23,10 +23,15 @@ pub fn create(len: u64, backed: u64) -> io::Result<OwnedFd> {
 
 /// Makes `len` bytes of anonymous memory that grows with what is written to it.
 pub(super) fn growing(len: u64) -> io::Result<OwnedFd> {
+    growing_as("billiard", len)
+}
+
+/// The same, under another name in the kernel's lists of what a process has mapped.
+pub(crate) fn growing_as(label: &str, len: u64) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // KERNEL: MFD_NOEXEC_SEAL since 6.3; older kernels answer EINVAL and do without.
-    let fd = match memfd_create("billiard", flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(rustix::io::Errno::INVAL) => memfd_create("billiard", flags)?,
+    let fd = match memfd_create(label, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(rustix::io::Errno::INVAL) => memfd_create(label, flags)?,
         made => made?,
     };
     let fd = above_standard(fd)?;
@@ -68,6 +73,16 @@ pub fn length(fd: impl AsFd) -> io::Result<u64> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok(rustix::fs::fstat(&fd)?.st_size.cast_unsigned())
+}
+
+/// Nobody writes to such memory any more, nor changes its size.
+pub(crate) fn seal(fd: impl AsFd) -> io::Result<()> {
+    Ok(fcntl_add_seals(fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?)
+}
+
+/// Whether nobody can write to such memory, nor change its size.
+pub(crate) fn is_sealed(fd: impl AsFd) -> io::Result<bool> {
+    Ok(fcntl_get_seals(fd)?.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE))
 }
 
 /// Puts memory behind a range, so that touching it cannot fail later.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::clock::Deadline;
-use super::interrupts::{GLANCE, Interrupts};
+use super::interrupts::{BRIEF, GLANCE, Interrupts};
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +148,7 @@ fn sleep(
     match interrupts {
         Some(Interrupts::Bell(bell)) => set[awaited] = entry(bell.as_raw_fd(), Awaited::Data),
         Some(Interrupts::Glances) => until = deadline.or_after(GLANCE),
+        Some(Interrupts::Briefly) => until = deadline.or_after(BRIEF),
         None => {}
     }
     let left = until.left().map(|d| libc::timespec {

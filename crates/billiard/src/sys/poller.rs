@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::descriptor::above_standard;
+use super::interrupts::BRIEF;
 use super::poll::Awaited;
 use rustix::event::{Timespec, epoll};
 
@@ -36,8 +37,20 @@ impl Poller {
     /// # Blocking
     /// Until then; a signal handler that runs ends the wait with `EINTR`.
     pub fn wait(&self, tokens: &mut Vec<u64>) -> io::Result<()> {
+        self.wait_for(tokens, None)
+    }
+
+    /// The same, for a moment at most.
+    ///
+    /// # Blocking
+    /// So long; a signal handler that runs ends the wait with `EINTR`.
+    pub fn wait_briefly(&self, tokens: &mut Vec<u64>) -> io::Result<()> {
+        self.wait_for(tokens, Some(&Timespec { tv_sec: 0, tv_nsec: BRIEF.subsec_nanos().into() }))
+    }
+
+    fn wait_for(&self, tokens: &mut Vec<u64>, time: Option<&Timespec>) -> io::Result<()> {
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); 32];
-        let (ready, _) = epoll::wait(&self.0, &mut events, None)?;
+        let (ready, _) = epoll::wait(&self.0, &mut events, time)?;
         tokens.extend(ready.iter().map(|event| event.data.u64()));
         Ok(())
     }
@@ -53,11 +66,7 @@ impl Poller {
 
     /// Appends the tokens of what is ready, without waiting.
     pub fn look(&self, tokens: &mut Vec<u64>) -> io::Result<()> {
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 32];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let (ready, _) = epoll::wait(&self.0, &mut events, Some(&at_once))?;
-        tokens.extend(ready.iter().map(|event| event.data.u64()));
-        Ok(())
+        self.wait_for(tokens, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
     }
 
     /// The descriptor's number, for a child that closes it.

@@ -136,6 +136,11 @@ impl<'a> Piece<'a> {
         unsafe { bytes.set_len(end + self.len) };
     }
 
+    /// The first `len` bytes of it; all of it, if there are not so many.
+    pub(crate) const fn first(&self, len: usize) -> Self {
+        Self { start: self.start, len: if len < self.len { len } else { self.len }, _memory: PhantomData }
+    }
+
     /// What is behind the first `len` bytes, of which there are no more than that.
     pub(crate) fn skip(&mut self, len: usize) {
         assert!(len <= self.len, "the kernel never takes more than it was given");
@@ -172,6 +177,29 @@ pub fn read(fd: BorrowedFd<'_>, kind: Kind, room: &mut Room<'_>) -> io::Result<u
         }
         Kind::Other => read_if_ready(fd, room),
     }?;
+    room.skip(got);
+    Ok(got)
+}
+
+/// Has [`read_briefly`] give up after this time.
+///
+/// # Errors
+/// It is no socket.
+pub(crate) fn limit_reads(socket: BorrowedFd<'_>, time: std::time::Duration) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, Some(time))?)
+}
+
+/// Reads from a socket what there is, or waits for it for a moment: one call of the kernel where [`read`] takes three.
+///
+/// # Blocking
+/// Until something arrives, or for as long as [`limit_reads`] has said; or until a signal handler has run on this thread.
+///
+/// # Errors
+/// `WouldBlock`: nothing has arrived. `Interrupted`: a signal has.
+pub(crate) fn read_briefly(socket: BorrowedFd<'_>, room: &mut Room<'_>) -> io::Result<usize> {
+    // SAFETY: there are `left` writable bytes at `start`, by the invariant of `Room`.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), room.start.cast(), room.left, 0) };
+    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
     room.skip(got);
     Ok(got)
 }
