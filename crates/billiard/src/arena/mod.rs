@@ -10,6 +10,7 @@ mod mapping;
 mod rooms;
 mod segment;
 mod streaming;
+mod window;
 
 use cells::cannot;
 pub use cells::{Cell, CellError, Parcel};
@@ -17,3 +18,4 @@ pub(crate) use extents::descriptor;
 pub use extents::{Allocator, Area, Extent, Lease};
 pub use mapping::Mapping;
 pub use rooms::{Usage, trim, usage};
+pub use window::Window;
