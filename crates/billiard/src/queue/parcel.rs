@@ -12,6 +12,7 @@ use super::loans::{self, Row, Side};
 use super::store::Store;
 use super::warmth;
 use crate::arena::Window;
+use crate::failpoint;
 use crate::sys::stream::{Piece, Room};
 use crate::sys::{Identity, me, pages};
 
@@ -69,6 +70,7 @@ impl Drop for Loan {
         if !*self.passed_on.get_mut() {
             back = self.store.give_back_warm(self.row.first, self.row.first + self.row.count);
         }
+        failpoint::pass("queue_given_back");
         loans::end(&self.store.map, self.number);
         let ours = self.side == Side::Get && !*self.passed_on.get_mut();
         // Who still refers to the row may have a lock; who does not, has none.
@@ -164,7 +166,9 @@ impl Parcel {
             return None;
         }
         let (at, hold) = (DATA + self.loan.at(0), Arc::clone(self));
-        Window::new(&self.loan.store.fd, at, self.len, hold).ok()
+        let window = Window::new(&self.loan.store.fd, at, self.len, hold).ok();
+        failpoint::pass("queue_window_open");
+        window
     }
 
     /// Appends all of the message.
