@@ -117,7 +117,7 @@ def owner_of(array):
     """The class of what the memory of an array belongs to."""
     while getattr(array, "base", None) is not None:
         array = array.base
-    return type(array).__name__
+    return type(array.obj if isinstance(array, memoryview) else array).__name__
 
 
 def see(array):

@@ -5,13 +5,13 @@
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
-use billiard::arena::Lease;
+use billiard::arena::{Lease, Window};
 use billiard::sys::stream::{Piece, Room};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 /// From this size on, other threads may run while bytes are copied.
 const DETACH: usize = 256 * 1024;
@@ -49,25 +49,44 @@ fn transfer(py: Python<'_>, range: Range) {
     if range.len >= DETACH { py.detach(move || range.transfer()) } else { range.transfer() }
 }
 
+/// Shared memory that this process has been given to use in place.
+#[derive(Debug)]
+pub(crate) enum Loaned {
+    /// Of a pool.
+    Lease(Arc<Lease>),
+    /// Of a queue or a connection.
+    Window(Arc<Window>),
+}
+
+impl Loaned {
+    fn pointer(&self, at: usize, len: usize) -> *mut u8 {
+        match self {
+            Self::Lease(lease) => lease.pointer(at, len),
+            Self::Window(window) => window.pointer(at, len),
+        }
+    }
+}
+
 /// A view of shared memory. The memory is given back when the last view of it is gone.
 #[pyclass(frozen, weakref, module = "billiard._billiard")]
 #[derive(Debug)]
 pub(crate) struct SharedView {
-    lease: Arc<Lease>,
+    memory: Loaned,
     at: usize,
     len: usize,
     readonly: bool,
 }
 
 impl SharedView {
-    pub(crate) fn new(
+    /// What unpickling is given for a buffer: a memoryview of such a view.
+    pub(crate) fn over(
         py: Python<'_>,
-        lease: Arc<Lease>,
+        memory: Loaned,
         at: usize,
         len: usize,
         readonly: bool,
-    ) -> PyResult<Py<Self>> {
-        Py::new(py, Self { lease, at, len, readonly })
+    ) -> PyResult<Bound<'_, PyMemoryView>> {
+        PyMemoryView::from(Bound::new(py, Self { memory, at, len, readonly })?.as_any())
     }
 }
 
@@ -82,7 +101,7 @@ impl SharedView {
         if this.readonly && flags & ffi::PyBUF_WRITABLE != 0 {
             return Err(PyBufferError::new_err("the buffer is read-only, as it was where it came from"));
         }
-        let start: *mut c_void = this.lease.pointer(this.at, this.len).cast();
+        let start: *mut c_void = this.memory.pointer(this.at, this.len).cast();
         let len = isize::try_from(this.len).map_err(|_| PyBufferError::new_err("the buffer is too large"))?;
         // SAFETY: `view` is valid for writing; the range lives as long as `slf`, of which the view takes a reference.
         let rc = unsafe {

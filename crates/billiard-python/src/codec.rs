@@ -13,9 +13,9 @@ use billiard::sys::stream::Piece;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 
-use crate::buffers::{SharedView, copy_from_buffer};
+use crate::buffers::{Loaned, SharedView, copy_from_buffer};
 use crate::errors::IntoPyErr;
 use crate::python;
 
@@ -426,9 +426,9 @@ fn read_beside<'py>(py: Python<'py>, bytes: &[u8], skip: usize) -> PyResult<Boun
         let next = at.checked_add(len).filter(|next| *next <= bytes.len()).ok_or_else(torn)?;
         let buffer = &bytes[at..next];
         if tagged >> 63 == 1 {
-            buffers.append(PyBytes::new(py, buffer))?;
+            buffers.append(PyMemoryView::from(&PyBytes::new(py, buffer))?)?;
         } else {
-            buffers.append(PyByteArray::new(py, buffer))?;
+            buffers.append(PyMemoryView::from(&PyByteArray::new(py, buffer))?)?;
         }
         at = next;
     }
@@ -466,7 +466,7 @@ pub(crate) fn read_shared<'py>(
         let len = usize::try_from(tagged & !(1 << 63)).map_err(|_| torn())?;
         at = at.next_multiple_of(ALIGN);
         let next = at.checked_add(len).filter(|next| *next <= lease.len()).ok_or_else(torn)?;
-        views.append(SharedView::new(py, Arc::clone(lease), at, len, tagged >> 63 == 1)?)?;
+        views.append(SharedView::over(py, Loaned::Lease(Arc::clone(lease)), at, len, tagged >> 63 == 1)?)?;
         at = next;
     }
     let kwargs = pyo3::types::PyDict::new(py);

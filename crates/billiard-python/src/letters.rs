@@ -1,14 +1,16 @@
 //! Large objects on their way through a queue: copied once into it, from where they are, and once out of it, to where they
 //! are wanted.
 
+use std::sync::Arc;
+
 use billiard::queue::{AsLetter, Draft, Drafting, Letter, MOST_DRAFTS, Parcel, Queue};
 use billiard::sys::Deadline;
 use billiard::sys::stream::{Piece, Room};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView};
 
-use crate::buffers::{Blank, array_room, blank_array};
+use crate::buffers::{Blank, Loaned, SharedView, array_room, blank_array};
 use crate::codec::{self, ALIGN, BESIDE_HEAD, BUFFERS, Encoder, PICKLE, Pickled, Reader, torn};
 use crate::errors::IntoPyErr;
 use crate::python;
@@ -198,7 +200,7 @@ pub(crate) fn read_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'
 }
 
 /// Reads an object out of the queue's memory.
-pub(crate) fn read_parcel<'py>(py: Python<'py>, parcel: &Parcel) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn read_parcel<'py>(py: Python<'py>, parcel: &Arc<Parcel>) -> PyResult<Bound<'py, PyAny>> {
     let mut head = [0; BESIDE_HEAD];
     let known = head.len().min(parcel.len());
     parcel.read(0, &mut Room::of(&mut head[..known])).map_err(IntoPyErr::into_py_err)?;
@@ -214,7 +216,9 @@ pub(crate) fn read_parcel<'py>(py: Python<'py>, parcel: &Parcel) -> PyResult<Bou
     }
 }
 
-fn read_beside<'py>(py: Python<'py>, parcel: &Parcel, head: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+/// Reads an object whose buffers stand behind its pickle. They are used where they lie, unless the program has so much of the queue's memory
+/// that they are copied out of it.
+fn read_beside<'py>(py: Python<'py>, parcel: &Arc<Parcel>, head: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = Reader::new(&head[1..]);
     let count = reader.u32()? as usize;
     let inside = |end: Option<usize>| end.filter(|end| *end <= parcel.len()).ok_or_else(torn);
@@ -223,18 +227,31 @@ fn read_beside<'py>(py: Python<'py>, parcel: &Parcel, head: &[u8]) -> PyResult<B
     let mut at = inside(start.checked_add(pickle_len))?;
     let table = bytes_of(py, parcel, BESIDE_HEAD, start - BESIDE_HEAD)?;
     let mut lengths = Reader::new(table.as_bytes());
-    let buffers = PyList::empty(py);
+    let mut places = Vec::new();
     for _ in 0..count {
         let tagged = lengths.u64()?;
         let len = usize::try_from(tagged & !(1 << 63)).map_err(|_| torn())?;
         at = at.next_multiple_of(ALIGN);
         let next = inside(at.checked_add(len))?;
-        if tagged >> 63 == 1 {
-            buffers.append(bytes_of(py, parcel, at, len)?)?;
-        } else {
-            buffers.append(array_of(py, parcel, at, len)?)?;
-        }
+        places.push((at, len, tagged >> 63 == 1));
         at = next;
+    }
+    let written = places.iter().any(|(.., readonly)| !readonly);
+    let window = py.detach(|| {
+        parcel.window().inspect(|window| {
+            if written {
+                window.prepare()
+            }
+        })
+    });
+    let window = window.map(Arc::new);
+    let buffers = PyList::empty(py);
+    for (at, len, readonly) in places {
+        buffers.append(match &window {
+            Some(window) => SharedView::over(py, Loaned::Window(Arc::clone(window)), at, len, readonly)?,
+            None if readonly => PyMemoryView::from(bytes_of(py, parcel, at, len)?.as_any())?,
+            None => PyMemoryView::from(array_of(py, parcel, at, len)?.as_any())?,
+        })?;
     }
     let kwargs = PyDict::new(py);
     kwargs.set_item("buffers", buffers)?;

@@ -21,9 +21,9 @@ use std::time::Duration;
 mod runner;
 
 use billiard::arena::Mapping;
-use billiard::queue::{Got, Messages, Put, Queue};
+use billiard::queue::{Got, Message, Messages, Put, Queue};
 use billiard::sys::descriptor::claim;
-use billiard::sys::{Deadline, memfd, now, pid};
+use billiard::sys::{Deadline, Forked, PidFd, exit_now, fork, memfd, now, pid};
 
 /// Where a process can be killed, and whether it may have got a message by then that it has not told of.
 const PLACES: [(&str, bool); 19] = [
@@ -48,6 +48,9 @@ const PLACES: [(&str, bool); 19] = [
     ("queue_passing_on", true),
     ("none", false),
 ];
+/// Where a process can be killed that uses messages where they lie, or gives memory back.
+const KEEPERS_PLACES: [&str; 6] =
+    ["queue_window_open", "window_private", "queue_given_back", "queue_cold_taken", "queue_cooling", "none"];
 /// A victim dies when it passes the place for this time.
 const TIMES: [u32; 3] = [1, 2, 20];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,6 +87,13 @@ fn main() -> ExitCode {
             true
         }),
     ));
+    for place in KEEPERS_PLACES {
+        let body = move || {
+            [1, 2].iter().for_each(|times| killed_keeper(place, *times));
+            true
+        };
+        tests.push((format!("a_keeper_killed_at_{place}"), Box::new(body)));
+    }
     tests.push((
         "deaths_in_a_row_wake_whoever_is_left".into(),
         Box::new(|| {
@@ -221,6 +231,10 @@ fn play(role: &str, fds: &str, who: u32) {
     let map = Mapping::new(next(), 0, PRODUCERS * 4).expect("a mapping");
     let log = File::from(next());
     let mut dice = Dice(u64::from(who) * 7919 + 1);
+    if role == "keep" {
+        keep(&queue, &map, who);
+        return;
+    }
     if role == "put" {
         let mut n = 0;
         while n < EACH {
@@ -310,6 +324,58 @@ fn deaths_in_a_row() {
     for (consumer, doom) in consumers.iter_mut().zip(dooms) {
         assert_eq!(ended(consumer, "deaths in a row"), doom.is_none());
     }
+}
+
+/// More than a queue keeps that nobody uses.
+const MANY: usize = 40;
+const MUCH: usize = 1 << 20;
+
+/// Puts large messages, uses them where they lie, forks meanwhile, and lets go of them, until it is killed or has done it often enough.
+fn keep(queue: &Queue, map: &Mapping, who: u32) {
+    // The first one is to be killed, the second to find what that has left.
+    for round in 0..if who == 0 { 3 } else { 1_u8 } {
+        for n in 0..MANY as u8 {
+            let put = queue.put(&[vec![round ^ n; MUCH]], soon()).expect("a sound queue");
+            assert_eq!(put, Put::Done(1));
+        }
+        let mut windows = Vec::new();
+        while windows.len() < MANY {
+            let mut messages = Messages::default();
+            queue.take(1, &mut messages, soon()).expect("a sound queue");
+            let parcel = messages.each().next();
+            let Some(Message::Parcel(parcel)) = parcel else { panic!("keeper {who}: not where it lies") };
+            windows.push(parcel.window().expect("not much is kept"));
+        }
+        if round % 2 == 1 {
+            match fork().expect("a process can be forked") {
+                Forked::Child => exit_now(0),
+                Forked::Parent(pid) => drop(PidFd::open(pid).expect("our child").wait()),
+            }
+        }
+        drop(windows);
+        map.word32(who as usize * 4).store(u32::from(round) + 1, SeqCst);
+    }
+}
+
+/// Whatever it was doing, somebody else goes on with the queue, and nothing of what it had is left.
+fn killed_keeper(place: &str, times: u32) {
+    let what = format!("keeper, {place}:{times}");
+    let stage = Stage::new(None);
+    let mut keeper = stage.start("keep", 0, (place != "none").then_some((place, times)));
+    assert_eq!(ended(&mut keeper, &what), place == "none", "{what}: it did not come by there");
+    // What it has put is still there, and whole.
+    let mut messages = Messages::default();
+    while !stage.queue.is_empty() {
+        messages.clear();
+        stage.queue.get(1, &mut messages, soon()).expect("a sound queue");
+        let same = messages.bytes.chunks(4096).all(|page| page == &messages.bytes[..4096]);
+        assert!(same && messages.bytes.len() == MUCH, "{what}: a torn message");
+    }
+    stage.check_memory(&what);
+    // Nor is anything lost that was there before.
+    let mut other = stage.start("keep", 1, None);
+    assert!(ended(&mut other, &what), "{what}: the next one was killed");
+    stage.check_memory(&what);
 }
 
 fn kill_at_random(most: Option<u32>) {

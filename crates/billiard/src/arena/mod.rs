@@ -14,6 +14,7 @@ mod room;
 mod rooms;
 mod segment;
 mod streaming;
+mod window;
 
 pub use bundle::{Bundle, Contents, Packing};
 use cells::cannot;
@@ -22,3 +23,4 @@ pub(crate) use extents::descriptor;
 pub use extents::{Allocator, Area, Extent, Lease};
 pub use mapping::Mapping;
 pub use rooms::{Usage, trim, usage};
+pub use window::Window;

@@ -167,7 +167,9 @@ impl Chain {
         match record.row {
             None => self.read(record.at + 8, record.len, into)?,
             Some(row) => match lend(row) {
-                Some(loan) => into.parcels.push((into.ends.len(), Parcel::new(loan, record.len as usize))),
+                Some(loan) => {
+                    into.parcels.push((into.ends.len(), Arc::new(Parcel::new(loan, record.len as usize))))
+                }
                 None => {
                     self.read(row.first * SEGMENT, record.len, into)?;
                     passed.push((row.first, row.first + row.count));

@@ -9,11 +9,11 @@ use super::loans::Side;
 use super::lock::{Held, Locked, here, lock, try_lock};
 use super::messages::Messages;
 use super::parcel::Loan;
-use super::totals;
 use super::watch::{Rest, publish, rest};
+use super::{totals, warmth};
 use crate::failpoint;
 use crate::sys::robust::{Block, Here};
-use crate::sys::{Deadline, Moment, now};
+use crate::sys::{Deadline, now};
 
 /// As many large messages of one call are copied while nobody waits for it; there are places for few more.
 const MOST_PARCELS: usize = 16;
@@ -41,6 +41,7 @@ impl Queue {
         let got = self.get_under(&held, most, into)?;
         drop(held);
         self.silence(here).doing("get")?;
+        self.settle(into)?;
         Ok(Some(got))
     }
 
@@ -85,6 +86,7 @@ impl Queue {
             self.hand_on(duty.take(), AT_PUT, || !self.is_empty()).doing(GETTING)?;
             self.silence(here).doing(GETTING)?;
             if let Some(got) = outcome? {
+                self.settle(into)?;
                 return Ok(got);
             }
             if deadline.passed() {
@@ -94,7 +96,7 @@ impl Queue {
                 continue;
             }
             let start = now();
-            let cools = self.cool(here).doing("give memory back")?;
+            let cools = self.cool()?;
             let until = cools.map_or(deadline, |at| deadline.sooner(Deadline::At(at)));
             let up = rest(self.block(AT_PUT), self.messages(), here, self.spin, until, || !self.is_empty());
             match up.doing(GETTING)? {
@@ -111,19 +113,13 @@ impl Queue {
         }
     }
 
-    /// Gives memory back that was kept for large messages that do not come; if it is not time yet, tells when it will be.
-    fn cool(&self, here: Here) -> io::Result<Option<Moment>> {
-        let store = &self.chain.store;
-        let Some(at) = store.cools_at() else { return Ok(None) };
-        if now() < at {
-            return Ok(Some(at));
+    /// The last large message may be kept for long, so this is the time to give back what it does not need.
+    #[inline]
+    fn settle(&self, got: &Messages) -> Result<(), QueueError> {
+        if got.parcels.is_empty() {
+            return Ok(());
         }
-        // Whoever has the lock puts something, and sees to it.
-        if let Some(held) = try_lock(self.block(AT_PUT), here, self.spin) {
-            store.cool()?;
-            drop(held);
-        }
-        Ok(None)
+        warmth::settle(&self.chain.store, self.local().process).doing("give memory back")
     }
 
     fn spin_for_message(&self) -> bool {

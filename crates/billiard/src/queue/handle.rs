@@ -16,13 +16,14 @@ use super::layout::{
     MOST_SPAN, SEGMENT,
 };
 use super::lock::{Locked, here, lock, lock_until, try_lock};
+use super::parcel::Process;
 use super::store::Store;
-use super::totals;
 use super::watch::{Duty, Watch};
 use super::writers::{self, Writers};
+use super::{totals, warmth};
 use crate::sys::robust::{Block, Here};
 use crate::sys::spin::Spin;
-use crate::sys::{self, Deadline, EventFd, PerProcess, cpu, memfd};
+use crate::sys::{self, Deadline, EventFd, Moment, PerProcess, cpu, memfd};
 
 /// What does not want to wait for messages or room still waits this long for a lock that somebody happens to have.
 const BRIEFLY: Duration = Duration::from_millis(100);
@@ -31,7 +32,7 @@ const BRIEFLY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Local {
     /// The process to others: its number, and when it began. `None`: that cannot be told.
-    pub(super) process: Option<(u64, u64)>,
+    pub(super) process: Process,
     /// The experience of those who wait for messages. Whoever finds it in use does not spin: another thread does.
     pub(super) spin: Mutex<Spin>,
     /// Whether the process is known as one that puts.
@@ -225,6 +226,12 @@ impl Queue {
         more: impl FnOnce() -> bool,
     ) -> io::Result<()> {
         duty.map_or(Ok(()), |duty| duty.pass_on(self.block(guard), self.spin, more))
+    }
+
+    /// Gives memory back that was kept for large messages which do not come. If it is not time yet, tells when it will be.
+    #[inline]
+    pub(super) fn cool(&self) -> Result<Option<Moment>, QueueError> {
+        warmth::cool(&self.chain.store, self.local().process).doing("give memory back")
     }
 
     pub(super) fn locked(&self, at: usize, here: Here, deadline: Deadline) -> io::Result<Locked<'_, Block>> {

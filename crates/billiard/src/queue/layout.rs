@@ -1,7 +1,7 @@
 //! What lies where in a queue's shared memory.
 
 /// Changes when anything below does.
-pub(super) const LAYOUT: u32 = 3;
+pub(super) const LAYOUT: u32 = 4;
 pub(super) const MAGIC: u32 = 0xb111_0e0e;
 
 pub(super) const AT_MAGIC: usize = 0;
@@ -14,14 +14,14 @@ pub(super) const AT_BELL: usize = 12;
 pub(super) const AT_LITTER: usize = 16;
 /// Bytes for segments.
 pub(super) const AT_SPAN: usize = 24;
-/// A bit for each loan of those who put, then a word of those who get.
-pub(super) const AT_LOANED: usize = 32;
 /// When somebody last looked whether those who have loans live.
 pub(super) const AT_LOOKED: usize = 48;
 /// The most bytes that messages may take for another one to be put.
 pub(super) const AT_MOST_BYTES: usize = 56;
 /// When memory that is not to stay was last kept for the next large message; zero for never.
 pub(super) const AT_KEPT: usize = 64;
+/// A bit for each loan of those who put, then of those who get.
+pub(super) const AT_LOANED: usize = 72;
 /// The lock of those who put.
 pub(super) const AT_PUT: usize = 128;
 /// Those who wait for a message. Under the lock of those who put.
@@ -51,12 +51,14 @@ pub(super) const AT_WRITERS: usize = 2048;
 pub(super) const WRITERS: usize = 128;
 /// Who writes to segments that no message refers to yet, and who reads from some that none refers to any more.
 pub(super) const AT_LOANS: usize = 4096;
-/// As many as a word has bits, on either side.
-pub(super) const LOANS: usize = 64;
+/// As many as a word has bits for those who put.
+pub(super) const LOANS_TO_PUT: usize = 64;
+/// More for those who get: they may keep theirs.
+pub(super) const LOANS_TO_GET: usize = 256;
 /// A bit for each segment that is mapped: whether there is memory behind it.
-pub(super) const AT_BACKED: usize = 8192;
+pub(super) const AT_BACKED: usize = 16384;
 /// A bit for each segment: whether it is taken.
-pub(super) const AT_BITMAP: usize = 12288;
+pub(super) const AT_BITMAP: usize = 20480;
 /// Where the segments begin.
 pub(super) const DATA: u64 = AT_BITMAP as u64 + MOST_SEGMENTS / 8;
 /// What has memory behind it from the start.
@@ -76,7 +78,8 @@ pub(super) const LARGE: usize = SEGMENT as usize;
 
 const _: () = assert!(AT_DUTIES + 3 * 128 <= AT_WRITERS);
 const _: () = assert!(AT_WRITERS + WRITERS * 16 <= AT_LOANS);
-const _: () = assert!(AT_LOANS + 2 * LOANS * 32 <= AT_BACKED);
+const _: () = assert!(AT_LOANED + (LOANS_TO_PUT + LOANS_TO_GET) / 8 <= AT_PUT);
+const _: () = assert!(AT_LOANS + (LOANS_TO_PUT + LOANS_TO_GET) * 32 <= AT_BACKED);
 const _: () = assert!(AT_BACKED as u64 + MAPPED / SEGMENT / 8 <= AT_BITMAP as u64);
 const _: () = assert!(DATA.is_multiple_of(4096));
 

@@ -1,5 +1,7 @@
 //! Messages that were got.
 
+use std::sync::Arc;
+
 use super::error::QueueError;
 use super::parcel::Parcel;
 
@@ -12,7 +14,7 @@ pub struct Messages {
     /// Where each message ends in them. A parcel has none there.
     pub ends: Vec<usize>,
     /// The parcels, with the number of the message that each of them is.
-    pub(super) parcels: Vec<(usize, Parcel)>,
+    pub(super) parcels: Vec<(usize, Arc<Parcel>)>,
 }
 
 /// One of them.
@@ -21,7 +23,7 @@ pub enum Message<'a> {
     /// Its bytes.
     Bytes(&'a [u8]),
     /// Where they still are.
-    Parcel(&'a Parcel),
+    Parcel(&'a Arc<Parcel>),
 }
 
 impl Messages {

@@ -17,6 +17,7 @@ mod tasks;
 #[cfg(not(loom))]
 mod tests;
 mod totals;
+mod warmth;
 mod watch;
 mod writers;
 

@@ -1,40 +1,52 @@
 //! Large messages: in rows of segments of their own, to and from which they are copied while nobody waits for it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::chain::note_death;
 use super::error::{Doing, QueueError};
-use super::layout::SEGMENT;
+use super::layout::{DATA, SEGMENT};
 use super::loans::{self, Row, Side};
 use super::store::Store;
+use super::warmth;
+use crate::arena::Window;
+use crate::failpoint;
 use crate::sys::stream::{Piece, Room};
 use crate::sys::{Identity, me, pages};
+
+/// A process: its number and when it began, if that can be told.
+pub(super) type Process = Option<(u64, u64)>;
 
 /// A row that this process has on loan; dropping it gives the row back.
 #[derive(Debug)]
 pub(super) struct Loan {
     store: Arc<Store>,
-    side: Side,
-    number: u32,
+    number: usize,
     pub(super) row: Row,
     owner: Identity,
+    side: Side,
+    process: Process,
     /// Somebody else's from now on: only the loan ends.
     passed_on: AtomicBool,
 }
 
 impl Loan {
     /// Under the lock of that side. `None`: there are too many, or the process cannot be told from others.
-    pub(super) fn enter(
-        store: &Arc<Store>,
-        side: Side,
-        process: Option<(u64, u64)>,
-        row: Row,
-    ) -> Option<Self> {
+    pub(super) fn enter(store: &Arc<Store>, side: Side, process: Process, row: Row) -> Option<Self> {
         let number = loans::enter(&store.map, side, process?, row)?;
         let store = Arc::clone(store);
-        Some(Self { store, side, number, row, owner: me(), passed_on: AtomicBool::new(false) })
+        Some(Self { store, number, row, owner: me(), side, process, passed_on: AtomicBool::new(false) })
+    }
+
+    /// Gives the row back, and its memory to the system.
+    pub(super) fn end_cold(self) -> io::Result<()> {
+        let back = self.store.give_back(self.row.first, self.row.first + self.row.count);
+        if back.is_ok() {
+            self.pass_on();
+        }
+        back
     }
 
     fn at(&self, offset: u64) -> u64 {
@@ -58,7 +70,13 @@ impl Drop for Loan {
         if !*self.passed_on.get_mut() {
             back = self.store.give_back_warm(self.row.first, self.row.first + self.row.count);
         }
-        loans::end(&self.store.map, self.side, self.number);
+        failpoint::pass("queue_given_back");
+        loans::end(&self.store.map, self.number);
+        let ours = self.side == Side::Get && !*self.passed_on.get_mut();
+        // Who still refers to the row may have a lock; who does not, has none.
+        if ours && back.is_ok() {
+            back = warmth::settle(&self.store, self.process);
+        }
         if back.is_err() {
             // The next sweep tries again.
             note_death(&self.store);
@@ -137,6 +155,20 @@ impl Parcel {
         assert!(at.checked_add(room.left()).is_some_and(|end| end <= self.len), "a part of the message");
         pages::prepare(room);
         self.loan.store.fill(self.loan.at(at as u64), room).doing("read a message")
+    }
+
+    /// Maps the message where it lies, to be used in place: read and written, as what this process has for itself. It is given back
+    /// with the last window on it, when the process forks, or when it ends, however that happens.
+    ///
+    /// `None`: enough is kept of the queue's memory already, or it cannot be mapped; read it.
+    pub fn window(self: &Arc<Self>) -> Option<Window> {
+        if !loans::may_keep(&self.loan.store.map) {
+            return None;
+        }
+        let (at, hold) = (DATA + self.loan.at(0), Arc::clone(self));
+        let window = Window::new(&self.loan.store.fd, at, self.len, hold).ok();
+        failpoint::pass("queue_window_open");
+        window
     }
 
     /// Appends all of the message.

@@ -48,10 +48,11 @@ impl Queue {
     #[inline]
     pub fn try_put(&self, messages: &[impl AsLetter]) -> Result<Option<usize>, QueueError> {
         let here = here().doing("put")?;
-        match try_lock(self.block(AT_PUT), here, self.spin) {
-            Some(held) => self.put_under(&held, messages).map(Some),
-            None => Ok(None),
-        }
+        let Some(held) = try_lock(self.block(AT_PUT), here, self.spin) else { return Ok(None) };
+        let put = self.put_under(&held, messages)?;
+        drop(held);
+        self.cool()?;
+        Ok(Some(put))
     }
 
     /// Puts messages: as many as there is room for at once, at least one. They are in the queue together or not at all.
@@ -162,6 +163,7 @@ impl Queue {
             };
             self.hand_on(duty.take(), AT_GET, || !self.is_full()).doing(PUTTING)?;
             if let Some(put) = outcome? {
+                self.cool()?;
                 return Ok(put);
             }
             if deadline.passed() {
@@ -232,7 +234,7 @@ impl Queue {
             // In this order always: nobody takes the first lock while holding the second.
             held.beside(self.block(AT_GET), self.spin, || chain.sweep()).doing("put")??;
         }
-        chain.store.cool().doing("give memory back")
+        Ok(())
     }
 }
 

@@ -6,21 +6,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::time::Duration;
 
-use super::layout::{AT_BACKED, AT_BITMAP, AT_KEPT, DATA, MAPPED, SEGMENT, WARM};
+use super::layout::{AT_BACKED, AT_BITMAP, DATA, MAPPED, SEGMENT, WARM};
 use super::loans::Row;
+use super::warmth;
 use crate::arena::Mapping;
 use crate::sys::stream::{Piece, Room};
-use crate::sys::{Moment, PerProcess, memfd, now};
+use crate::sys::{PerProcess, memfd};
 
 /// Segments per word of the bitmap.
 const BITS: u64 = 64;
 /// Bits per page of the bitmap.
 const PAGE_BITS: u64 = 4096 * 8;
-
-/// How long memory is kept for the next large message.
-const KEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -30,6 +27,8 @@ pub(super) struct Store {
     /// A bit for each mapped segment: whether this process has written to it.
     seen: PerProcess<[AtomicU64; SEEN]>,
 }
+
+const _: () = assert!(WARM.is_multiple_of(BITS));
 
 /// As many words as there are bits for mapped segments.
 const SEEN: usize = (MAPPED / SEGMENT / BITS) as usize;
@@ -250,55 +249,55 @@ impl Store {
             }
             memfd::release(&self.fd, DATA + cold * SEGMENT, (end - cold) * SEGMENT)?;
         }
-        for segment in first..end {
-            self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
-        }
+        self.let_go(Row { first, count: end - first });
         Ok(())
     }
 
     /// Gives a row back like `give_back`, but keeps the memory of what is mapped for a while: whoever sends a large message is
-    /// likely to send another one, and fresh memory costs more than the copy. See `cool`.
+    /// likely to send another one, and fresh memory costs more than the copy. See `warmth`.
     pub(super) fn give_back_warm(&self, first: u64, end: u64) -> io::Result<()> {
         let kept = (MAPPED / SEGMENT).clamp(first, end);
         if kept > WARM {
-            // Relaxed: nothing hangs on when it is noticed.
-            self.map.word64(AT_KEPT).store(now().0, Relaxed);
+            warmth::note(self);
         }
-        for segment in first..kept {
-            self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
-        }
+        self.let_go(Row { first, count: kept - first });
         if kept < end { self.give_back(kept, end) } else { Ok(()) }
     }
 
-    /// When memory that was kept for large messages is to go back, if there is some.
-    #[inline]
-    pub(super) fn cools_at(&self) -> Option<Moment> {
-        // Relaxed: as above.
-        let kept = self.map.word64(AT_KEPT).load(Relaxed);
-        (kept != 0).then(|| Moment(kept).after(KEEP))
+    /// The segments of a word that have memory although nobody has taken them, besides those that always keep theirs.
+    fn kept_of(&self, word: u64) -> u64 {
+        // Relaxed: whoever does something with them looks again, under the lock of those who put.
+        let backed = self.map.word64(AT_BACKED + (word * 8) as usize).load(Relaxed);
+        backed & !self.bits(word).load(Acquire)
     }
 
-    /// Gives memory back that was kept for large messages, if there has been none for a while. Under the lock of those who put.
-    #[inline]
-    pub(super) fn cool(&self) -> io::Result<()> {
-        if self.cools_at().is_none_or(|at| now() < at) {
-            return Ok(());
+    /// How many of them there are.
+    pub(super) fn kept(&self) -> u64 {
+        (WARM / BITS..SEEN as u64).map(|word| u64::from(self.kept_of(word).count_ones())).sum()
+    }
+
+    /// Takes some of them in a row, so that their memory can be given back; the first `stay` are left alone. Under the lock of those
+    /// who put.
+    pub(super) fn take_kept(&self, mut stay: u64) -> Option<Row> {
+        let is_kept = |segment: u64| self.kept_of(segment / BITS) & 1 << (segment % BITS) != 0;
+        let mut kept = (WARM..MAPPED / SEGMENT).filter(|segment| is_kept(*segment));
+        let first = kept.find(|_| {
+            let goes = stay == 0;
+            stay = stay.saturating_sub(1);
+            goes
+        })?;
+        let end = (first..MAPPED / SEGMENT).find(|segment| !is_kept(*segment)).unwrap_or(MAPPED / SEGMENT);
+        for segment in first..end {
+            self.bits(segment / BITS).fetch_or(1 << (segment % BITS), AcqRel);
         }
-        self.map.word64(AT_KEPT).store(0, Relaxed);
-        let mut segment = WARM;
-        while segment < MAPPED / SEGMENT {
-            let from = segment;
-            // Nobody takes them meanwhile. Whoever dies in the middle leaves some of it warm until there are large messages again.
-            while segment < MAPPED / SEGMENT && !self.is_taken(segment) && self.is_backed(segment) {
-                segment += 1;
-            }
-            if from == segment {
-                segment += 1;
-            } else {
-                self.give_back(from, segment)?;
-            }
+        Some(Row { first, count: end - first })
+    }
+
+    /// Lets go of a row, whatever memory it has.
+    pub(super) fn let_go(&self, row: Row) {
+        for segment in row.first..row.first + row.count {
+            self.bits(segment / BITS).fetch_and(!(1 << (segment % BITS)), AcqRel);
         }
-        Ok(())
     }
 
     /// Gives back every segment that is not `used`: what was taken by those who died before they used it, or who died before
