@@ -90,12 +90,12 @@ class PipeLife:
         Args:
             loads: Unpickles a message.
         """
-        self.wait_for_job = self._make_recv_method(self.inq, loads)
+        self.wait_for_job = self._make_recv_method(self.inq, loads=loads)
         if self.synq is not None:
-            receive = self._make_recv_method(self.synq, loads)
+            receive = self._make_recv_method(self.synq, loads=loads)
             self.wait_for_syn = lambda job: self._await_word(receive, job)
 
-    def _make_recv_method(self, conn: Any, loads: Callable[[Any], Any] = pickle.loads) -> Callable[[], Any]:
+    def _make_recv_method(self, conn: Any, *, loads: Callable[[Any], Any] = pickle.loads) -> Callable[[], Any]:
         """Make what receives messages from one queue.
 
         Args:

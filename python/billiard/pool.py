@@ -49,7 +49,7 @@ from .exceptions import (
     TimeoutError,
     WorkerLostError,
 )
-from .util import Finalize
+from .util import Finalize, error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
     from ._serializers import Serializer
     from ._threadpool import ThreadPool
+
+#: A name of this module that others import.
+_ = error
 
 ACK = 0
 READY = 1
