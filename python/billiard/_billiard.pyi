@@ -1163,7 +1163,7 @@ class Mouth:
         OSError: There is no such descriptor, or none is left.
     """
     def __new__(cls, /, number: SupportsIndex) -> Mouth: ...
-    def say(self, /, message: tuple) -> None:
+    def say(self, /, message: "tuple[Any, ...]") -> None:
         """
         Write a message. Waits until the pipe has taken all of it.
 

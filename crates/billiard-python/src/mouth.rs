@@ -52,6 +52,7 @@ impl Mouth {
     ///
     /// Raises:
     ///     BrokenPipeError: Nobody has the other end any more.
+    #[pyo3(signature = (message: "tuple[Any, ...]"))]
     fn say(&self, message: &Bound<'_, PyTuple>) -> PyResult<()> {
         let py = message.py();
         let mut bytes = Vec::with_capacity(256);
