@@ -39,6 +39,7 @@ RESULTS = HERE / "results"
 
 ORDER = (
     "throughput",
+    "celery_loop",
     "roundtrip",
     "mapping",
     "payload",

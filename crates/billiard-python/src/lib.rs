@@ -20,6 +20,7 @@ mod letters;
 mod locks;
 mod manager;
 mod named;
+mod mouth;
 mod pickling;
 mod plain;
 mod process;
@@ -69,6 +70,7 @@ mod _billiard {
     use crate::manager::{Hall, Line};
     #[pymodule_export]
     use crate::named::{named_create, named_let_go, named_open, named_remove, named_remove_all, named_sweep};
+    use crate::mouth::Mouth;
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]
