@@ -26,7 +26,6 @@ class DrivenPool(Pool):
         kwargs: As for `Pool`.
     """
 
-    threads: bool
     #: Made last, when there are workers.
     _pump: _billiard.Pump
     _over = False
