@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -652,9 +652,9 @@ class Engine:
         """
         The worker's process runs.
         """
-    def submit(self, /, pool: Any, function: Any, args: Any, kwargs: Any, callback: Any, error_callback: Any, accept_callback: Any, timeout_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, propagate: Any, correlation_id: Any, slot: bool, tell: bool) -> ApplyResult:
+    def submit(self, /, pool: Any, function: Any, args: Any, kwargs: Any, callback: Any, error_callback: Any, accept_callback: Any, timeout_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, propagate: Any, correlation_id: Any, slot: bool, tell: bool, name: Any | None = None) -> ApplyResult:
         """
-        Submit one call.
+        Submit one call. `name` is what a report about its loss calls it; None: by the function's name.
         """
     def submit_map(self, /, pool: Any, function: Any, items: Any, chunk: SupportsIndex, star: bool, callback: Any, error_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, tell: bool) -> MapResult:
         """
@@ -1757,6 +1757,18 @@ def pipe(duplex: bool, first_nonblocking: bool, second_nonblocking: bool) -> tup
 
     Raises:
         OSError: No descriptor is left.
+    """
+
+def pool_figures(engine: Engine) -> dict:
+    """
+    Tell what a pool has done, and what it is doing.
+
+    Returns:
+        `tasks`: counts of those that are `pending` (and of these, `queued`: given to no worker yet), have `finished`, were
+        `lost` with a worker, `overdue`, `terminated`, `withdrawn`, or never run by a `broken` pool, and how often one was
+        `recalled` from one worker and given to another; `exits`: how many workers have ended; `workers`: for each its
+        `pid`, `name`, `state`, tasks `finished`, tasks `handed` to it, seconds that the running one has been `busy` (None:
+        idle), and resident memory `rss` in KiB.
     """
 
 def set_pdeathsig(signal: SupportsIndex) -> None:
