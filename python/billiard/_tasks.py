@@ -162,6 +162,8 @@ def _told(exc: BaseException) -> ExceptionInfo:
 
 
 def _name_of(what: object) -> str:
+    if isinstance(what, str):
+        return what
     return str(getattr(what, "__qualname__", None) or type(what).__qualname__)
 
 
@@ -381,6 +383,15 @@ def safe_callback(
         raise
     except Exception as error:
         log_error("Pool callback raised exception: %r", error)
+
+
+def callback_failed(error: BaseException) -> None:
+    """Log what a callback has raised."""
+    from .util import error as log
+    from .util import get_logger
+
+    get_logger()
+    log("Pool callback raised exception: %r", error, exc_info=error)
 
 
 def as_given(limit: float | None) -> float | None:

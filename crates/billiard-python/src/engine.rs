@@ -51,6 +51,10 @@ impl Engine {
         }
     }
 
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn nudge_streams(&self) {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.iter().filter_map(Weak::upgrade) {
@@ -109,7 +113,11 @@ impl Engine {
         self.shared.engine.run().map_err(IntoPyErr::into_py_err)
     }
 
-    /// Submit one call.
+    /// Submit one call. `name` is what a report about its loss calls it; None: by the function's name.
+    #[pyo3(signature = (
+        pool, function, args, kwargs, callback, error_callback, accept_callback, timeout_callback, soft_timeout,
+        timeout, lost_worker_timeout, propagate, correlation_id, slot, tell, name = None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "each is an argument of `apply_async`")]
     fn submit(
         &self,
@@ -128,6 +136,7 @@ impl Engine {
         correlation_id: Bound<'_, PyAny>,
         slot: bool,
         tell: bool,
+        name: Option<Py<PyAny>>,
     ) -> PyResult<Py<ApplyResult>> {
         let py = function.py();
         let shared = &self.shared;
@@ -144,6 +153,7 @@ impl Engine {
             correlation_id: given(correlation_id),
             slot,
             map: None,
+            name,
         };
         let accepted = tell || extras.accept_callback.is_some();
         let notify = Notify {
@@ -440,7 +450,7 @@ impl Engine {
 
 impl Engine {
     /// An event as Python sees it. None: it was for us.
-    fn tell<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    pub(crate) fn tell<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let shared = &self.shared;
         let told = match event {
             Event::Start(id) => ("start", id.seat, id.generation).into_pyobject(py)?,

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use billiard::pool::{Job, Verdict};
 use billiard::sys::{Deadline, Moment};
+use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::pump::guarded;
 use crate::python;
 use crate::reports;
 use crate::shared::{Shared, decode_chunk};
@@ -27,6 +29,8 @@ pub(crate) struct Extras {
     pub(crate) correlation_id: Option<Py<PyAny>>,
     /// A slot of the pool's put lock is returned when the job ends.
     pub(crate) slot: bool,
+    /// What a report about its loss calls it, if not by the function's name.
+    pub(crate) name: Option<Py<PyAny>>,
     /// Chunk size and number of items, if it is the result of a map.
     pub(crate) map: Option<(usize, usize)>,
 }
@@ -40,6 +44,7 @@ impl Extras {
             &self.timeout_callback,
             &self.propagate,
             &self.correlation_id,
+            &self.name,
         ]
         .into_iter()
         .flatten()
@@ -94,6 +99,36 @@ impl ApplyResult {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) const fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// Calls what the caller wants called, if there is such a thing; see [`guarded`].
+    pub(crate) fn call<'py>(
+        &self,
+        py: Python<'py>,
+        pick: impl FnOnce(&Extras) -> Option<&Py<PyAny>>,
+        args: impl PyCallArgs<'py>,
+    ) -> PyResult<()> {
+        let Some(extras) = self.extras.as_deref() else { return Ok(()) };
+        let Some(callback) = pick(extras) else { return Ok(()) };
+        let called = callback.bind(py).call1(args).map(drop);
+        guarded(py, called, extras.propagate.as_ref().map(|classes| classes.bind(py)))
+    }
+
+    /// The same, with keywords.
+    pub(crate) fn call_with<'py>(
+        &self,
+        py: Python<'py>,
+        pick: impl FnOnce(&Extras) -> Option<&Py<PyAny>>,
+        kwargs: &Bound<'py, PyDict>,
+    ) -> PyResult<()> {
+        let Some(extras) = self.extras.as_deref() else { return Ok(()) };
+        let Some(callback) = pick(extras) else { return Ok(()) };
+        let called = callback.bind(py).call((), Some(kwargs)).map(drop);
+        guarded(py, called, extras.propagate.as_ref().map(|classes| classes.bind(py)))
+    }
+
     fn map(&self) -> Option<(usize, usize)> {
         self.extra(|e| e.map)
     }
@@ -103,7 +138,7 @@ impl ApplyResult {
     }
 
     /// Success and value of a job that has ended. It is decoded once, by the first thread that asks.
-    fn settled(&self, py: Python<'_>) -> PyResult<(bool, Py<PyAny>)> {
+    pub(crate) fn settled(&self, py: Python<'_>) -> PyResult<(bool, Py<PyAny>)> {
         if let Some(known) = self.known(py) {
             return Ok(known);
         }
@@ -133,7 +168,8 @@ impl ApplyResult {
             Verdict::Failed(report) => reports::passed_limit(report),
             _ => None,
         };
-        let (success, value) = self.shared.decode(py, &self.job, verdict, self.function.bind(py))?;
+        let what = self.extras.as_deref().and_then(|e| e.name.as_ref()).unwrap_or(&self.function);
+        let (success, value) = self.shared.decode(py, &self.job, verdict, what.bind(py))?;
         Ok(Ended { success, value: value.unbind(), limit })
     }
 
@@ -405,7 +441,7 @@ impl ApplyResult {
 
     /// Seconds of the hard limit, if that is what ended the job.
     #[getter(_limit_passed)]
-    fn limit_passed(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+    pub(crate) fn limit_passed(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         if !self.job.is_done() {
             return Ok(None);
         }

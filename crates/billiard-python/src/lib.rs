@@ -11,6 +11,7 @@ mod connection;
 mod door;
 mod engine;
 mod errors;
+mod figures;
 mod fork;
 mod functions;
 mod handles;
@@ -24,6 +25,7 @@ mod mouth;
 mod pickling;
 mod plain;
 mod process;
+mod pump;
 mod python;
 mod queue;
 mod readiness;
@@ -59,6 +61,8 @@ mod _billiard {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
+    use crate::figures::pool_figures;
+    #[pymodule_export]
     use crate::fork::fork;
     #[pymodule_export]
     use crate::handles::{ApplyResult, MapResult};
@@ -73,6 +77,8 @@ mod _billiard {
     use crate::mouth::Mouth;
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
+    #[pymodule_export]
+    use crate::pump::Pump;
     #[pymodule_export]
     use crate::queue::MessageQueue;
     #[pymodule_export]

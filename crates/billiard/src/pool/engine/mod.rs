@@ -7,6 +7,8 @@
 
 mod background;
 mod desks;
+mod driving;
+mod figures;
 mod reactor;
 mod terms;
 mod waiting;
@@ -19,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 pub use desks::Body;
+pub use figures::{Colleague, Figures, Totals};
 pub use terms::{EngineError, Event, Options, Signals};
 pub use waiting::{Outcome, Waiting};
 
@@ -514,7 +517,11 @@ impl Inner {
             // Relaxed: read under the same lock.
             self.service.start_after.store(core.start_after.0, Ordering::Relaxed);
             drop(queue);
-            self.service.filled.notify_one();
+            if !core.driven {
+                self.service.filled.notify_one();
+            } else if !core.pumping {
+                self.hub.background.ring();
+            }
         }
         self.set_timer(core);
     }

@@ -13,6 +13,7 @@ use super::super::scheduler::{
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
 use super::desks::{Body, Desk, Desks};
+use super::figures::Totals;
 use super::{COURTESY, Event, Signals};
 use crate::sys::{EventFd, ExitStatus, Moment, memory, now};
 
@@ -41,6 +42,10 @@ pub(super) struct Core {
     /// Tokens of jobs that ended and about which nobody wanted to be told.
     pub(super) ended: Vec<u32>,
     pub(super) followers: Vec<Follower>,
+    /// The owner drives the engine: there is no background thread.
+    pub(super) driven: bool,
+    /// The owner is just looking, and takes the events afterwards.
+    pub(super) pumping: bool,
     /// A thread of the program leads: it looks at the rings itself.
     pub(super) led: bool,
     pub(super) leader_sleeps: bool,
@@ -50,6 +55,8 @@ pub(super) struct Core {
     pub(super) active: bool,
     /// For what moment the timer is set.
     pub(super) timer: Option<Moment>,
+    /// What has become of the tasks so far.
+    pub(super) totals: Totals,
     /// Completed when the pool is over.
     pub(super) over: Arc<Job>,
     pub(super) hub: Arc<Hub>,
@@ -80,11 +87,14 @@ impl Core {
             events: VecDeque::new(),
             ended: Vec::new(),
             followers: Vec::new(),
+            driven: false,
+            pumping: false,
             led: false,
             leader_sleeps: false,
             polling: false,
             active: false,
             timer: None,
+            totals: Totals::default(),
             over,
             hub,
             start_after: Moment(0),
@@ -151,6 +161,10 @@ impl Core {
                     let pid = desk.child.pid();
                     self.desks.forget(id, key);
                     if let Some(tag) = self.scheduler.finished(id, key, Duration::from_nanos(head.extra)) {
+                        self.totals.finished += 1;
+                        if let Some(desk) = self.desks.get_mut(id) {
+                            desk.finished += 1;
+                        }
                         let verdict = if head.aux & IS_ERROR == 0 {
                             Verdict::Value(message)
                         } else {
@@ -197,6 +211,26 @@ impl Core {
         }
     }
 
+    /// Takes back what no worker has claimed of the jobs that `wanted` names. Nobody is told of their end but who waits.
+    pub(super) fn withdraw(&mut self, wanted: impl Fn(&Job) -> bool) -> Vec<Arc<Job>> {
+        let Self { scheduler, desks, .. } = self;
+        let tags = scheduler.withdraw(|tag| wanted(&tag.job), now(), desks);
+        let mut jobs: Vec<Arc<Job>> = Vec::new();
+        for tag in tags {
+            let report = self.report(&tag, Failure::Terminated { status: None });
+            let over = tag.job.complete(tag.part, Verdict::Failed(Box::new(report)));
+            self.totals.withdrawn += 1;
+            if tag.job.is_watched() {
+                self.rouse(&tag.job);
+            }
+            if over {
+                self.ended.push(tag.job.token());
+                jobs.push(tag.job);
+            }
+        }
+        jobs
+    }
+
     /// Ends a part of a job that never got to a worker.
     pub(super) fn settle_part(&mut self, job: &Arc<Job>, part: u32, verdict: Verdict) {
         self.complete(&Tag { job: Arc::clone(job), part }, verdict);
@@ -236,6 +270,7 @@ impl Core {
     fn perform(&mut self, action: Action<Tag>) {
         match action {
             Action::Fail { tag, why } => {
+                self.totals.count(&why);
                 let report = self.report(&tag, why);
                 self.complete(&tag, Verdict::Failed(Box::new(report)));
             }
@@ -334,6 +369,7 @@ impl Core {
         if last_words.is_some() && (starting || !regular) {
             self.start_error.clone_from(&last_words);
         }
+        self.totals.exits += 1;
         self.scheduler.gone(id, status, now(), &mut self.desks);
         let known = self.events.len();
         // The verdicts look at the desk, so it is closed after them.
