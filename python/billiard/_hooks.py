@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._loopresults import lost_with_worker
+
 
 class Hooks:
     """The hooks of a pool; most do nothing."""
@@ -12,8 +14,11 @@ class Hooks:
 
     def _setup_queues(self) -> None:
         """Set the queues that workers get. The engine has channels of its own."""
-        self._inqueue = self._outqueue = None
-        self._quick_put = self._quick_get = self._poll_result = None
+        self._inqueue: Any = None
+        self._outqueue: Any = None
+        self._quick_put: Any = None
+        self._quick_get: Any = None
+        self._poll_result: Any = None
 
     def Process(self, *args: Any, **kwds: Any) -> Any:
         """Make a process object."""
@@ -42,8 +47,28 @@ class Hooks:
     def on_job_process_down(self, job: Any, pid_gone: int) -> None:
         """Called for a job whose worker has ended."""
 
-    def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:
-        """Called for a job that was lost with its worker."""
+    def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:  # noqa: ARG002
+        """Called for a job that was lost with its worker; fails it, if that has not been done.
+
+        What the worker had to say was read before, so that there is nothing to wait for.
+        """
+        if not job.ready():
+            self.mark_as_worker_lost(job, exitcode)
+
+    def mark_as_worker_lost(self, job: Any, exitcode: int) -> None:
+        """End a job because its worker has ended.
+
+        Args:
+            job: The result.
+            exitcode: The exit code of the worker.
+        """
+        job._set(None, lost_with_worker(job, exitcode))
+
+    def on_partial_read(self, job: Any, worker: Any) -> None:
+        """Called by owners that have read a message in part when its worker has ended."""
+
+    def send_ack(self, response: int, job: int, i: int | None, fd: int | None) -> None:
+        """Tell a worker that waits for it whether it may begin a job. Pools with ``synack`` override it."""
 
     def on_grow(self, n: int) -> None:
         """Called when the pool has grown."""

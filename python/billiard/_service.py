@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from . import _billiard, _tasks
+from ._billiard import wait
 from .dummy import DummyProcess
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 RUN = 0
 CLOSE = 1
 TERMINATE = 2
+
+#: Seconds after which a pool without an engine looks whether it is to have more workers.
+_LOOK = 0.1
 
 
 class PoolThread(DummyProcess):
@@ -81,13 +85,16 @@ class Supervisor(PoolThread):
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(name="billiard-service")
-        self._engine = pool._engine
+        self._engine = getattr(pool, "_engine", None)
         self._pool = weakref.ref(pool)
         #: The workers of a pool that was collected on this thread, which cannot wait for its end meanwhile.
         self._left: list[Any] = []
 
     def body(self) -> None:
         """Handle events until the pool is over."""
+        if self._engine is None:
+            self._maintain()
+            return
         while True:
             event = self._engine.next_event()
             if event is None:
@@ -103,6 +110,21 @@ class Supervisor(PoolThread):
                 self._engine.not_started(event[1], event[2])
             # The loop may sleep for long: it must not keep a pool or a result alive meanwhile.
             del event, pool
+
+    def _maintain(self) -> None:
+        """Reap and replace the workers of a pool that has threads, but queues of its own and no engine."""
+        while self._state == RUN:
+            pool = self._pool()
+            if pool is None:
+                return
+            try:
+                pool.maintain_pool()
+            except Exception as exc:
+                _tasks.log_error("Pool could not maintain its workers: %r", exc)
+                return
+            sentinels = pool.process_sentinels
+            del pool
+            wait(sentinels, _LOOK)
 
 
 def end_pool(

@@ -51,6 +51,10 @@ class Submitting(Hooks):
     lost_worker_timeout: float
     on_timeout_set: Callable[[Any, Any, Any], object] | None
     on_timeout_cancel: Callable[[Any], object] | None
+    _driven: bool
+    _submit_driven: Callable[..., Any]
+    _map_driven: Callable[..., Any]
+    _imap_driven: Callable[..., Any]
     #: Whether somebody wants to hear of every job.
     _hears_of_jobs: bool
 
@@ -99,6 +103,22 @@ class Submitting(Hooks):
             ValueError: The pool is closed.
             RestartFreqExceeded: The pool is broken.
         """
+        if self._driven:
+            return self._submit_driven(
+                func,
+                args,
+                kwds,
+                callback,
+                error_callback,
+                accept_callback,
+                timeout_callback,
+                waitforslot,
+                soft_timeout,
+                timeout,
+                lost_worker_timeout,
+                callbacks_propagate,
+                correlation_id,
+            )
         slot = self.putlocks if waitforslot is None else waitforslot
         if slot:
             self._putlock.acquire()
@@ -201,6 +221,8 @@ class Submitting(Hooks):
         if chunksize is None:
             # A pool that was shrunk to nothing keeps its jobs until it grows.
             chunksize = max(-(-len(items) // (4 * max(self._processes, 1))), 1)
+        if self._driven:
+            return self._map_driven(func, items, mapper, chunksize, callback, error_callback)
         try:
             return self._engine.submit_map(
                 self,
@@ -267,6 +289,8 @@ class Submitting(Hooks):
     ) -> Any:
         checked("chunksize", chunksize, 1, int)
         checked("buffersize", buffersize, 1, int)
+        if self._driven:
+            return self._imap_driven(func, iterable, chunksize, lost_worker_timeout, mapstar, ordered=ordered)
         window = buffersize or 16 * max(self._processes, 1)
         try:
             iterator, feeder = self._engine.submit_stream(

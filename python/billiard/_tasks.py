@@ -185,7 +185,7 @@ def lost(
 ) -> ExceptionInfo:
     """The worker died while it ran the job."""
     stack = _stack(last_stack)
-    hint = _hint(exitcode, rss_peak, oom_killed)
+    hint = hint_for(exitcode, rss_peak, oom_killed)
     text = f"Worker exited prematurely: {human_status(exitcode)} Job: {job}."
     details = [f"It ran {_name_of(what)} for {runtime:.3f} s."]
     if hint:
@@ -209,7 +209,7 @@ def lost(
     )
 
 
-def _hint(exitcode: int, rss_peak: int | None, oom_killed: bool | None) -> str | None:
+def hint_for(exitcode: int, rss_peak: int | None, oom_killed: bool | None) -> str | None:
     if exitcode != -signal.SIGKILL:
         return None
     size = f", at a peak of {rss_peak} KiB" if rss_peak else ""

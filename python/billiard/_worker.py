@@ -7,9 +7,11 @@ import faulthandler
 import os
 import signal
 import sys
+import time
 
 from . import _billiard, _tasks
 from ._given import begin_process
+from ._loopworker import EX_FAILURE, EX_OK, EX_RECYCLE, PipeLife
 from ._serializers import packed, pickler_for
 from .common import (
     _shutdown_cleanup,
@@ -29,10 +31,6 @@ if TYPE_CHECKING:
 
     from ._given import Parcel
     from ._serializers import Serializer
-
-EX_OK = 0
-EX_FAILURE = 1
-EX_RECYCLE = 0x9B
 
 SIG_SOFT_TIMEOUT = signal.SIGUSR1
 #: Makes a worker write down where it is. A real-time signal, since the others belong to programs.
@@ -55,8 +53,10 @@ class _ReadyCounter:
         return self._runtime.completed
 
 
-class Worker:
+class Worker(PipeLife):
     """What runs in a worker process: an object that is called there, once.
+
+    It has a seat in its pool's engine; or queues that its owner has made, and speaks the classic messages.
 
     Args:
         inq: Where jobs come from.
@@ -109,7 +109,10 @@ class Worker:
 
     def contribute_to_object(self, obj: Any) -> Any:
         """Put on a process object what its owner needs to reach this worker."""
-        obj.inq, obj.outq, obj.synq = self.inq, self.outq, self.synq
+        if self._seat is None and self.inq is not None:
+            self._contribute_pipes(obj)
+        else:
+            obj.inq, obj.outq, obj.synq = self.inq, self.outq, self.synq
         return obj
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -129,12 +132,15 @@ class Worker:
             self.on_ready_counter,
         )
         # The seat comes last: until it is taken, what goes wrong can be told through one of its descriptors.
-        names = ("_preload", "_environment", "_serializer", "_parcel", "_seat")
+        names = ("_preload", "_environment", "_serializer", "_parcel", "inqW_fd", "synqW_fd", "_seat")
         given = {name: getattr(self, name) for name in names}
         return type(self), arguments, given
 
     def __call__(self) -> None:
         """Be the worker, until there is a reason to leave; then end the process."""
+        if self._seat is None and self.inq is not None:
+            self._live_with_pipes()
+            return
         pid = os.getpid()
         code: Any = None
         failure: BaseException | None = None
@@ -181,10 +187,13 @@ class Worker:
         for module in self._preload:
             __import__(module)
         begin_process(self._parcel)
+        if self._seat is None:
+            self._close_owners_ends()
         if self.initializer is not None:
             self.initializer(*self.initargs)
         # The crash handler comes after those of the signals and calls them: an abort is told too.
-        faulthandler.disable()
+        if self._seat is not None:
+            faulthandler.disable()
         reset_signals(self._on_terminate, full=self.sigprotection)
         if self._seat is not None:
             faulthandler.enable(file=self._seat.notebook, all_threads=True)
@@ -198,7 +207,7 @@ class Worker:
 
     def _on_soft_timeout(self, signum: int, frame: FrameType | None) -> None:
         # A limit that passed just as its task ended must not hit the next one.
-        if self._runtime is not None and self._runtime.soft_limit_is_due():
+        if self._in_task or (self._runtime is not None and self._runtime.soft_limit_is_due()):
             soft_timeout_sighandler(signum, frame)
 
     def on_loop_start(self, pid: int) -> None:
@@ -210,13 +219,19 @@ class Worker:
         """Called with what a task returned; returns what is sent."""
         return result
 
-    def workloop(self, debug: Any = None, now: Any = None, pid: int | None = None) -> int:  # noqa: ARG002
+    def workloop(self, debug: Any = None, now: Any = time.monotonic, pid: int | None = None) -> int:  # noqa: ARG002
         """Run tasks until there is a reason to leave.
+
+        Args:
+            debug: Ignored.
+            now: The clock that is read when a job begins.
+            pid: The process id.
 
         Returns:
             The exit code.
         """
-        assert self._runtime is not None
+        if self._runtime is None:
+            return self._loop_over_pipes(now, pid or os.getpid())
         limit = self.max_memory_per_child
         done = self._runtime.serve(
             max_tasks=self.maxtasks,
@@ -233,6 +248,8 @@ class Worker:
         try:
             if self.on_exit is not None:
                 self.on_exit(pid, exitcode)
+            if self._seat is None:
+                self._say_farewell(pid, exitcode)
             _flush_streams()
         finally:
             if terminate_handler_fired() and exitcode < 0:

@@ -12,9 +12,19 @@ import sys
 import threading
 
 from . import _billiard
-from ._billiard import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
-from ._events import Events
+from ._engineworkers import EngineWorkers
 from ._given import Parcel, shared
+from ._hooks import is_overridden
+from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
+from ._looppool import Driven
+from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, job_counter
+from ._loopworker import (
+    EX_FAILURE,
+    EX_OK,
+    EX_RECYCLE,
+    GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL,
+    GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT,
+)
 from ._preload import load_ahead, thread_limits
 from ._semaphore import LaxBoundedSemaphore
 from ._serializers import pickler_for
@@ -23,15 +33,12 @@ from ._submitting import Submitting, checked, mapstar, starmapstar
 from ._tasks import MAXMEM_USED_FMT, MaybeEncodingError
 from ._views import Cache, TaskQueue
 from ._worker import (
-    EX_FAILURE,
-    EX_OK,
-    EX_RECYCLE,
     SIG_INSPECT,
     SIG_SOFT_TIMEOUT,
     Worker,
     soft_timeout_sighandler,
 )
-from .common import TERM_SIGNAL, human_status, restart_state
+from .common import TERM_SIGNAL, restart_state
 from .context import _default_context
 from .exceptions import (
     CoroStop,
@@ -42,7 +49,7 @@ from .exceptions import (
     TimeoutError,
     WorkerLostError,
 )
-from .util import Finalize, error, get_logger
+from .util import Finalize, error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +58,9 @@ if TYPE_CHECKING:
 
     from ._serializers import Serializer
     from ._threadpool import ThreadPool
+
+#: A name of this module that others import.
+_ = error
 
 ACK = 0
 READY = 1
@@ -66,15 +76,8 @@ Lock = threading.Lock
 cpu_count = _default_context.cpu_count
 get_context = _default_context.get_context
 
-#: An interrupt ends a worker only before it has begun, and whoever has sent it wanted that.
-_EXPECTED_EXITS = (EX_OK, EX_RECYCLE, -signal.SIGINT)
 
-
-class WorkersJoined(Exception):
-    """All workers have terminated."""
-
-
-class Pool(Events, Submitting):
+class Pool(EngineWorkers, Submitting, Driven):
     """A pool of worker processes.
 
     Args:
@@ -93,11 +96,11 @@ class Pool(Events, Submitting):
         on_process_down: Called with the process object of each worker that has ended.
         on_timeout_set: Called with ``(result, soft, hard)`` when a worker begins a job.
         on_timeout_cancel: Called with the result just before a job's callbacks.
-        threads: False: the owner drives the pool.
+        threads: False: the owner drives the pool, and there is no thread. ``docs/event-loops.md`` tells more.
         semaphore: Used as put lock instead of a `LaxBoundedSemaphore`.
         putlocks: Default for ``waitforslot`` of `apply_async`.
         allow_restart: Accepted; `restart` always works.
-        synack: Accepted; has an effect only for pools with queues of their own.
+        synack: Workers begin a job only when the owner has confirmed it; for pools with queues of their own.
         on_process_exit: Called with process id and exit code in each worker just before it ends.
         context: Makes the processes; the default is the default context.
         max_memory_per_child: Replace a worker that has more than so many KiB resident after a job.
@@ -131,8 +134,8 @@ class Pool(Events, Submitting):
     Supervisor = Supervisor
     SoftTimeLimitExceeded = SoftTimeLimitExceeded
     _wrap_exception = True
-    #: The seat of the worker that is being started.
-    _seat: _billiard.Seat | None = None
+    #: Whether the owner drives it, or at least its queues.
+    _driven = False
     #: What its workers are given.
     _parcel: Parcel | None = None
 
@@ -167,12 +170,12 @@ class Pool(Events, Submitting):
         shared: Any = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        if not threads:
-            raise NotImplementedError("pools that their owner drives (threads=False) are not available yet")
+        self._driven = not threads or is_overridden(self, "get_process_queues")
         self._ctx = context or get_context()
         if processes is None:
-            processes = self._ctx.usable_cpu_count()
-        self._processes: int = checked("processes", processes, 1, int)
+            processes = self.cpu_count() if self._driven else self._ctx.usable_cpu_count()
+        # One that is driven may begin with none, and grow.
+        self._processes: int = checked("processes", processes, 0 if self._driven else 1, int)
         self._maxtasksperchild = checked("maxtasksperchild", maxtasksperchild, 1, int)
         self._max_memory_per_child = checked("max_memory_per_child", max_memory_per_child, 0)
         self.timeout = checked("timeout", timeout, 0)
@@ -200,6 +203,11 @@ class Pool(Events, Submitting):
         self._preload = load_ahead(self._ctx, preload)
         if shared is not None:
             self._parcel = Parcel(shared, self._serializer)
+        self._state = RUN
+        self.putlocks = putlocks
+        if self._driven:
+            self._begin_driven(limit, window, semaphore)
+            return
 
         self._engine = _billiard.Engine(
             self._processes,
@@ -215,10 +223,8 @@ class Pool(Events, Submitting):
         self._setup_queues()
         self._taskqueue = TaskQueue(self._engine)
         self._cache = Cache(self._engine)
-        self._state = RUN
         self._closed = [False]
         self._open_books()
-        self.putlocks = putlocks
         self._putlock = semaphore or LaxBoundedSemaphore(self._processes)
         self._worker_handler = self.Supervisor(self)
         self._terminate = Finalize(
@@ -229,124 +235,35 @@ class Pool(Events, Submitting):
         )
         self._begin()
 
-    def _begin(self) -> None:
-        """Start the first workers, then the threads."""
-        try:
-            for _ in range(self._processes):
-                event = self._engine.next_event(0)
-                if event is None:
-                    break
-                self._handle(event)
-        except BaseException:
-            self._abandon()
-            raise
-        try:
-            self._engine.run()
-            self._worker_handler.start()
-        except BaseException:
-            # No room for a thread, or a signal handler has raised. The thread may run all the same; then it
-            # finds out that the pool is over.
-            self.terminate()
-            raise
-
-    def _open_books(self) -> None:
-        """Begin to keep account of the workers."""
-        self._pool: list[Any] = []
-        self._by_seat: dict[tuple[int, int], Any] = {}
-        self._poolctrl: dict[int, Any] = {}
-        self._on_ready_counters: dict[int, Any] = {}
-        self._exits = 0
-
-    def _abandon(self) -> None:
-        """Take back a construction that has failed half-way."""
-        self._closed[0] = True
-        self._terminate.cancel()
-        if self._parcel is not None:
-            self._parcel.close()
-        for process in self._pool:
-            # There is none yet where the start of one was interrupted.
-            if process._popen is not None:
-                process.kill()
-                process.join()
-
-    # --- workers ---
-
-    def _avail_index(self) -> int:
-        taken = {worker.index for worker in self._pool}
-        return next(index for index in range(len(taken) + 1) if index not in taken)
-
-    def _create_worker_process(self, i: int) -> Any:
-        """Start one worker, with the index ``i``."""
-        queues = self.get_process_queues()
+    def _worker_process(self, queues: tuple[Any, Any, Any], event: Any = None) -> Any:
+        """Make a worker, and the process object that will run it."""
         worker = self.Worker(
             *queues,
             self._initializer,
             self._initargs,
             self._maxtasksperchild,
-            None,
+            event,
             self._on_process_exit,
             self.threads,
             self._wrap_exception,
             self._max_memory_per_child,
         )
-        worker._seat = self._seat
         worker._preload, worker._serializer = self._preload, self._serializer
         worker._environment, worker._parcel = self._environment, self._parcel
+        worker._seat = self._seat
         process = self.WorkerProcess(worker)
         process._environment = self._environment
-        process._ends_by_interrupts, process._parcel = True, self._parcel
-        # What goes wrong before the worker can say so is told to the pool, rather than to standard error.
-        process._notebook = self._seat.notebook if self._seat is not None else None
+        process._parcel = self._parcel
         if self._serializer is not None:
             # What a pair of functions makes of a call, it need not be able to make of a process object.
             process._serializer = self._serializer if isinstance(self._serializer, str) else None
-        self._pool.append(process)
-        self._process_register_queues(process, queues)
-        process.name = process.name.replace("Process", "PoolWorker")
-        process.daemon = True
-        process.index = i
-        try:
-            process.start()
-        except BaseException:
-            self._pool.remove(process)
-            raise
-        finally:
-            # The worker has it; kept here, its descriptors would be inherited by the next one.
-            worker._seat = None
-        self._poolctrl[process.pid] = None
-        self._call(self.on_process_up, process)
         return process
 
-    def _start_worker(self, seat: int, generation: int) -> None:
-        try:
-            self._seat = place = self._engine.seat(seat, generation)
-            process = self._create_worker_process(self._avail_index())
-        except BaseException:
-            self._engine.not_started(seat, generation)
-            raise
-        finally:
-            self._seat = None
-        self._by_seat[seat, generation] = process
-        self._engine.started(place, process._popen._child, process.name)
-
-    def _worker_ended(self, seat: int, generation: int, pid: int, exitcode: int) -> None:
-        self._exits += 1
-        process = self._by_seat.pop((seat, generation), None)
-        if process is None:
-            return
-        process.join()
-        self._poolctrl.pop(pid, None)
-        if (
-            exitcode not in _EXPECTED_EXITS
-            and not process._controlled_termination
-            and self._engine.phase() != "terminating"
-        ):
-            get_logger()
-            error("Process %r pid:%r exited with %r", process.name, pid, human_status(exitcode))
-        self._call(self.process_flush_queues, process)
-        self._pool.remove(process)
-        self._call(self._process_cleanup_queues, process)
-        self._call(self.on_process_down, process)
+    def _create_worker_process(self, i: int) -> Any:
+        """Start one worker, with the index ``i``."""
+        if self._driven:
+            return self._create_driven_worker(i)
+        return self._create_engine_worker(i)
 
     @property
     def process_sentinels(self) -> list[int]:
@@ -359,6 +276,13 @@ class Pool(Events, Submitting):
                 return worker, index
         return None, None
 
+    def _setup_queues(self) -> None:
+        """Set the queues that workers get. An engine has channels of its own."""
+        if self._driven:
+            self._setup_shared_queues()
+        else:
+            super()._setup_queues()
+
     # --- control ---
 
     def __enter__(self) -> Pool:
@@ -369,6 +293,9 @@ class Pool(Events, Submitting):
 
     def close(self) -> None:
         """Accept no more jobs. Those that were accepted are finished, then the workers leave."""
+        if self._driven:
+            self._close_driven()
+            return
         if self._state == RUN:
             self._state = CLOSE
             self._closed[0] = True
@@ -377,7 +304,14 @@ class Pool(Events, Submitting):
             self._engine.close()
 
     def terminate(self) -> None:
-        """End the pool now. Every job that has not ended fails with `Terminated`. Returns when it is over."""
+        """End the pool now. Every job that has not ended fails with `Terminated`. Returns when it is over.
+
+        Where the owner drives the pool those who wait for the jobs are told, but no callbacks are called:
+        what becomes of the jobs is the owner's affair.
+        """
+        if self._driven:
+            self._terminate_driven()
+            return
         self._state = TERMINATE
         self._closed[0] = True
         self._putlock.clear()
@@ -390,6 +324,9 @@ class Pool(Events, Submitting):
         Raises:
             AssertionError: The pool was neither closed nor terminated.
         """
+        if self._driven:
+            self._join_driven()
+            return
         if self._state not in (CLOSE, TERMINATE):
             raise AssertionError("the pool must be closed or terminated before it is joined")
         if threading.current_thread() is self._worker_handler:
@@ -401,12 +338,20 @@ class Pool(Events, Submitting):
             self._parcel.close()
 
     def restart(self) -> None:
-        """Replace every worker, as soon as it has finished what it runs."""
+        """Replace every worker, as soon as it has finished what it runs. One whose owner drives it, and that
+        runs nothing, takes one more job.
+        """
+        if self._driven:
+            self._restart_driven()
+            return
         self._engine.renew()
 
     def grow(self, n: int = 1) -> None:
         """Add ``n`` workers."""
         checked("n", n, 0, int)
+        if self._driven:
+            self._grow_driven(n)
+            return
         self._engine.grow(n)
         self._processes += n
         for _ in range(n):
@@ -414,12 +359,16 @@ class Pool(Events, Submitting):
         self.on_grow(n)
 
     def shrink(self, n: int = 1) -> None:
-        """Send ``n`` idle workers home: all of them, or none.
+        """Send ``n`` idle workers home: all of them, or none; as many as there are, where the owner drives
+        the pool.
 
         Raises:
             ValueError: There are not so many idle workers.
         """
         checked("n", n, 0, int)
+        if self._driven:
+            self._shrink_driven(n)
+            return
         pids = set(self._engine.shrink(n))
         self._processes -= n
         for process in list(self._pool):
@@ -437,22 +386,33 @@ class Pool(Events, Submitting):
             sig: The signal; the default asks it to terminate.
         """
         process, _ = self._process_by_pid(pid)
-        if process is not None:
+        if process is None:
+            return
+        if self._driven:
+            self._terminate_job_driven(process, sig)
+        else:
             process._controlled_termination = True
             process._job_terminated = True
             self._engine.end_job(pid, int(sig or TERM_SIGNAL))
 
     def maintain_pool(self) -> None:
-        """Do nothing: the pool maintains itself.
+        """Do nothing: the pool maintains itself. Where the owner drives it, reap and replace workers, once.
 
         Raises:
-            RestartFreqExceeded: The pool is broken.
+            RestartFreqExceeded: The pool is broken; one that its owner drives is closed then.
+            MemoryError: There is no memory for another worker.
+            OSError: The system cannot start another worker.
         """
+        if self._driven:
+            self._maintain_driven()
+            return
         if self._state == RUN:
             self._refuse_if_broken()
 
     def did_start_ok(self) -> bool:
         """Tell whether no worker has ended since the last look."""
+        if self._driven:
+            return not self._join_exited_workers()
         exits, self._exits = self._exits, 0
         return exits == 0
 
@@ -493,6 +453,8 @@ __all__ = [
     "EX_FAILURE",
     "EX_OK",
     "EX_RECYCLE",
+    "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL",
+    "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
     "LOST_WORKER_TIMEOUT",
     "MAXMEM_USED_FMT",
     "NACK",
@@ -514,15 +476,19 @@ __all__ = [
     "Pool",
     "PoolThread",
     "RestartFreqExceeded",
+    "ResultHandler",
     "SoftTimeLimitExceeded",
     "Supervisor",
+    "TaskHandler",
     "Terminated",
     "ThreadPool",
     "TimeLimitExceeded",
     "TimeoutError",
+    "TimeoutHandler",
     "Worker",
     "WorkerLostError",
     "WorkersJoined",
+    "job_counter",
     "mapstar",
     "shared",
     "soft_timeout_sighandler",

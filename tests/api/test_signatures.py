@@ -17,20 +17,8 @@ import surface
 
 SURFACE = surface.load()
 
-OWNER_DRIVES = "not built yet: belongs to pools that their owner drives (threads=False)"
 VERSION = "versions go on where the original's end"
 
-#: What the original's handler threads call, and Celery's event loop in their place.
-_OWNERS = """
-    ApplyResult MapResult IMapIterator IMapUnorderedIterator ApplyResult._ack ApplyResult._cancel
-    ApplyResult._set ApplyResult._set_terminated MapResult._ack MapResult._set IMapIterator._ack
-    IMapIterator._set IMapIterator._set_length IMapUnorderedIterator._set Pool.ResultHandler
-    Pool.TaskHandler Pool.TimeoutHandler Pool._help_stuff_finish Pool._help_stuff_finish_args
-    Pool._join_exited_workers Pool._maintain_pool Pool._repopulate_pool Pool._set_result_sentinel
-    Pool._stop_task_handler Pool._terminate_pool Pool.create_result_handler Pool.handle_result_event
-    Pool.mark_as_worker_lost Pool.on_partial_read Pool.send_ack ResultHandler TaskHandler TimeoutHandler
-    Worker._ensure_messages_consumed Worker._make_child_methods Worker._make_recv_method
-"""
 _POOL_ARGUMENTS = "takes all that the class takes, of which the original forgot the last five"
 _ONE_SIGNATURE = "the same in every context: forcing a concrete one is a ValueError, no TypeError"
 
@@ -65,13 +53,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "connect_to_new_process": "a child is told everything as it is asked for, nothing afterwards",
     },
     "billiard.pool": {
-        "job_counter": "the engine numbers the jobs",
-        **dict.fromkeys(
-            ("GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT", "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL"),
-            "a worker does not wait until its messages are counted: they are read after its end",
-        ),
         "LaxBoundedSemaphore.release": "takes the count that the class it inherits from takes",
-        **dict.fromkeys(_OWNERS.split(), OWNER_DRIVES),
     },
 }
 if sys.version_info < (3, 11):

@@ -1,0 +1,243 @@
+"""A pool that its owner drives: it makes the workers and keeps the books, and does nothing by itself.
+
+There is no thread (unless the pool is one with threads and queues of its own) and nothing that sleeps. The
+owner watches the sentinels of the workers and the descriptors of the queues, and calls what has to be done.
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+from ._loopcontrol import Controlling
+from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler
+from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, flattened
+from ._semaphore import LaxBoundedSemaphore
+from ._service import RUN
+from .common import restart_state
+from .util import Finalize
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+TASK = 2
+
+
+class Driven(Controlling):
+    """The half of a pool that its owner drives."""
+
+    TaskHandler = TaskHandler
+    TimeoutHandler = TimeoutHandler
+    ResultHandler = ResultHandler
+
+    Worker: Any
+    Supervisor: Any
+    threads: bool
+    synack: bool
+    putlocks: bool
+    allow_restart: bool
+    timeout: float | None
+    soft_timeout: float | None
+    lost_worker_timeout: float
+    check_timeouts: Callable[..., None] | None
+    on_process_up: Any
+    on_timeout_set: Any
+    on_timeout_cancel: Any
+    _terminate: Any
+
+    # --- beginning ---
+
+    def _begin_driven(self, limit: int | None, window: float, semaphore: Any) -> None:
+        """Make queues, handlers and workers."""
+        self._setup_queues()
+        self._taskqueue = queue.SimpleQueue[Any]()
+        self._cache = {}
+        self._pool, self._poolctrl, self._on_ready_counters = [], {}, {}
+        self.restart_state = restart_state(limit, window)
+        self._putlock = semaphore or LaxBoundedSemaphore(self._processes)
+        self._result_handler = None
+        try:
+            for i in range(self._processes):
+                self._create_worker_process(i)
+        except BaseException:
+            self._abandon_driven()
+            raise
+        self._worker_handler = self.Supervisor(self)
+        self._task_handler = self.TaskHandler(
+            self._taskqueue, self._quick_put, self._outqueue, self._pool, self._cache
+        )
+        self._timeout_handler = self.TimeoutHandler(self._pool, self._cache, self.soft_timeout, self.timeout)
+        self.check_timeouts = self._timeout_handler.handle_event
+        self._result_handler = self.create_result_handler()
+        handlers = self._worker_handler, self._task_handler, self._result_handler
+        self._terminate = Finalize(
+            self,
+            self._terminate_pool,
+            args=(
+                self._taskqueue,
+                self._inqueue,
+                self._outqueue,
+                self._pool,
+                *handlers,
+                self._cache,
+                self._timeout_handler,
+                self._help_stuff_finish_args(),
+            ),
+            exitpriority=15,
+        )
+        if self.threads:
+            for handler in (*handlers, self._timeout_handler):
+                handler.start()
+
+    def _abandon_driven(self) -> None:
+        """Take back a construction that has failed half-way."""
+        for process in self._pool:
+            if process._popen is not None:
+                process.kill()
+                process.join()
+
+    def _setup_shared_queues(self) -> None:
+        """Make the queues that all workers share, for pools that do not make their own."""
+        self._inqueue = self._ctx.SimpleQueue()  # type: ignore[attr-defined]
+        self._outqueue = self._ctx.SimpleQueue()  # type: ignore[attr-defined]
+        self._quick_put = self._inqueue.put
+        self._quick_get = self._outqueue.get
+        reader, get = self._outqueue._reader, self._outqueue.get
+
+        def poll_result(timeout: float) -> tuple[bool, Any]:
+            return (True, get()) if reader.poll(timeout) else (False, None)
+
+        self._poll_result = poll_result
+
+    def create_result_handler(self, **extra_kwargs: Any) -> Any:
+        """Make the result handler. What a subclass gives by keyword goes to `ResultHandler`."""
+        return self.ResultHandler(
+            self._outqueue,
+            self._quick_get,
+            self._cache,
+            self._poll_result,
+            self._join_exited_workers,
+            self._putlock,
+            self.restart_state,
+            self.check_timeouts,
+            self.on_job_ready,
+            on_ready_counters=self._on_ready_counters,
+            **extra_kwargs,
+        )
+
+    def handle_result_event(self, *args: Any) -> None:
+        """Handle the results that have arrived."""
+        self._result_handler.handle_event(*args)
+
+    def _create_driven_worker(self, i: int) -> Any:
+        """Start one worker, with the index ``i``."""
+        event = self._ctx.Event()  # type: ignore[attr-defined]
+        queues = self.get_process_queues()
+        process = self._worker_process(queues, event)  # type: ignore[attr-defined]
+        self._pool.append(process)
+        self._process_register_queues(process, queues)
+        process.name = process.name.replace("Process", "PoolWorker")
+        process.daemon = True
+        process.index = i
+        # A start that fails leaves it on the list, from where it is reaped like all others.
+        outer, self._starting = self._starting, process
+        try:
+            process.start()
+        finally:
+            self._starting = outer
+        self._poolctrl[process.pid] = event
+        if self.on_process_up is not None:
+            self.on_process_up(process)
+        return process
+
+    # --- work ---
+
+    def _submit_driven(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwds: Any,
+        callback: Any,
+        error_callback: Any,
+        accept_callback: Any,
+        timeout_callback: Any,
+        waitforslot: bool | None,
+        soft_timeout: float | None,
+        timeout: float | None,
+        lost_worker_timeout: float | None,
+        callbacks_propagate: Any,
+        correlation_id: Any,
+    ) -> ApplyResult | None:
+        if self._state != RUN:
+            return None
+        if (self.putlocks if waitforslot is None else waitforslot) and self._putlock is not None:
+            self._putlock.acquire()
+            if self._state != RUN:
+                return None
+        result = ApplyResult(
+            self._cache,
+            callback,
+            accept_callback,
+            timeout_callback,
+            error_callback,
+            self.soft_timeout if soft_timeout is None else soft_timeout,
+            self.timeout if timeout is None else timeout,
+            lost_worker_timeout or self.lost_worker_timeout,
+            self.on_timeout_set,
+            self.on_timeout_cancel,
+            callbacks_propagate,
+            self.send_ack if self.synack else None,
+            correlation_id,
+        )
+        self._hand_out((TASK, (result._job, None, func, args, kwds)), result)
+        return result
+
+    def _hand_out(self, task: tuple[int, tuple[Any, ...]], result: Any) -> None:
+        if self.threads:
+            self._taskqueue.put(([task], None))
+            return
+        try:
+            self._quick_put(task)
+        except BaseException:
+            result.discard()
+            raise
+
+    def _map_driven(
+        self,
+        func: Callable[..., Any],
+        items: list[Any],
+        mapper: Callable[..., Any],
+        chunksize: int,
+        callback: Any,
+        error_callback: Any,
+    ) -> MapResult:
+        if self._state != RUN:
+            raise ValueError("the pool is closed")
+        result = MapResult(self._cache, chunksize, len(items), callback, error_callback)
+        for i in range(-(-len(items) // chunksize)):
+            chunk = tuple(items[i * chunksize : (i + 1) * chunksize])
+            self._hand_out((TASK, (result._job, i, mapper, ((func, chunk),), {})), result)
+        return result
+
+    def _imap_driven(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int,
+        lost_worker_timeout: float | None,
+        mapper: Callable[..., Any],
+        *,
+        ordered: bool,
+    ) -> Any:
+        if self._state != RUN:
+            raise ValueError("the pool is closed")
+        kind = IMapIterator if ordered else IMapUnorderedIterator
+        result = kind(self._cache, lost_worker_timeout or self.lost_worker_timeout)
+        items, count = iter(iterable), 0
+        while chunk := tuple(item for item, _ in zip(items, range(chunksize), strict=False)):
+            call = (func, chunk) if chunksize == 1 else (mapper, ((func, chunk),))
+            self._hand_out((TASK, (result._job, count, *call, {})), result)
+            count += 1
+        result._set_length(count)
+        return result if chunksize == 1 else flattened(result)
