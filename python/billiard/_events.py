@@ -30,6 +30,7 @@ class Events(Hooks):
 
     _putlock: Any
     _worker_handler: Any
+    threads: bool
     on_timeout_set: Callable[[Any, Any, Any], object] | None
     on_timeout_cancel: Callable[[Any], object] | None
 

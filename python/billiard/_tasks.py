@@ -383,6 +383,15 @@ def safe_callback(
         log_error("Pool callback raised exception: %r", error)
 
 
+def callback_failed(error: BaseException) -> None:
+    """Log what a callback has raised."""
+    from .util import error as log
+    from .util import get_logger
+
+    get_logger()
+    log("Pool callback raised exception: %r", error, exc_info=error)
+
+
 def as_given(limit: float | None) -> float | None:
     """A limit as programs write it, and read it in logs: whole seconds are an int."""
     return int(limit) if limit is not None and limit == int(limit) else limit

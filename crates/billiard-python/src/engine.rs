@@ -51,6 +51,10 @@ impl Engine {
         }
     }
 
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn nudge_streams(&self) {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.iter().filter_map(Weak::upgrade) {
@@ -440,7 +444,7 @@ impl Engine {
 
 impl Engine {
     /// An event as Python sees it. None: it was for us.
-    fn tell<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    pub(crate) fn tell<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let shared = &self.shared;
         let told = match event {
             Event::Start(id) => ("start", id.seat, id.generation).into_pyobject(py)?,

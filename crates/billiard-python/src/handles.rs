@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use billiard::pool::{Job, Verdict};
 use billiard::sys::{Deadline, Moment};
+use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::pump::guarded;
 use crate::python;
 use crate::reports;
 use crate::shared::{Shared, decode_chunk};
@@ -94,6 +96,36 @@ impl ApplyResult {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) const fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// Calls what the caller wants called, if there is such a thing; see [`guarded`].
+    pub(crate) fn call<'py>(
+        &self,
+        py: Python<'py>,
+        pick: impl FnOnce(&Extras) -> Option<&Py<PyAny>>,
+        args: impl PyCallArgs<'py>,
+    ) -> PyResult<()> {
+        let Some(extras) = self.extras.as_deref() else { return Ok(()) };
+        let Some(callback) = pick(extras) else { return Ok(()) };
+        let called = callback.bind(py).call1(args).map(drop);
+        guarded(py, called, extras.propagate.as_ref().map(|classes| classes.bind(py)))
+    }
+
+    /// The same, with keywords.
+    pub(crate) fn call_with<'py>(
+        &self,
+        py: Python<'py>,
+        pick: impl FnOnce(&Extras) -> Option<&Py<PyAny>>,
+        kwargs: &Bound<'py, PyDict>,
+    ) -> PyResult<()> {
+        let Some(extras) = self.extras.as_deref() else { return Ok(()) };
+        let Some(callback) = pick(extras) else { return Ok(()) };
+        let called = callback.bind(py).call((), Some(kwargs)).map(drop);
+        guarded(py, called, extras.propagate.as_ref().map(|classes| classes.bind(py)))
+    }
+
     fn map(&self) -> Option<(usize, usize)> {
         self.extra(|e| e.map)
     }
@@ -103,7 +135,7 @@ impl ApplyResult {
     }
 
     /// Success and value of a job that has ended. It is decoded once, by the first thread that asks.
-    fn settled(&self, py: Python<'_>) -> PyResult<(bool, Py<PyAny>)> {
+    pub(crate) fn settled(&self, py: Python<'_>) -> PyResult<(bool, Py<PyAny>)> {
         if let Some(known) = self.known(py) {
             return Ok(known);
         }
@@ -405,7 +437,7 @@ impl ApplyResult {
 
     /// Seconds of the hard limit, if that is what ended the job.
     #[getter(_limit_passed)]
-    fn limit_passed(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+    pub(crate) fn limit_passed(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         if !self.job.is_done() {
             return Ok(None);
         }

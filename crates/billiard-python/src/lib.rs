@@ -21,6 +21,7 @@ mod manager;
 mod pickling;
 mod plain;
 mod process;
+mod pump;
 mod python;
 mod queue;
 mod readiness;
@@ -65,6 +66,8 @@ mod _billiard {
     use crate::manager::{Hall, Line};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
+    #[pymodule_export]
+    use crate::pump::Pump;
     #[pymodule_export]
     use crate::queue::MessageQueue;
     #[pymodule_export]

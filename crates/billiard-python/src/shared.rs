@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyList};
 use crate::codec::{self, Encoder, Reader};
 use crate::errors::IntoPyErr;
 use crate::functions::Functions;
+use crate::handles::ApplyResult;
 use crate::python;
 use crate::wait::{Blocking, Wait};
 
@@ -66,6 +67,11 @@ impl Shared {
     /// The handle of a job.
     pub(crate) fn handle(&self, py: Python<'_>, token: u32) -> Option<Py<PyAny>> {
         self.handles().rows.get(token as usize)?.as_ref().map(|handle| handle.clone_ref(py))
+    }
+
+    /// The result of a single job.
+    pub(crate) fn result<'py>(&self, py: Python<'py>, job: &Job) -> Option<Bound<'py, ApplyResult>> {
+        self.handle(py, job.token())?.into_bound(py).cast_into().ok()
     }
 
     /// The handle of a job that has ended; it is not kept any longer.

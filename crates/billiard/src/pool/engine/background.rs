@@ -37,15 +37,20 @@ fn run(inner: &Inner) {
             continue;
         }
         let Ok(mut core) = inner.enter() else { return };
-        for token in tokens {
-            match token {
-                BELL => inner.hub.background.clear(),
-                TIMER => {
-                    core.timer = None;
-                    inner.timer.clear();
-                }
-                token => bury(inner, &mut core, exited(token)),
+        heed(inner, &mut core, &tokens);
+    }
+}
+
+/// What was watched has something to say.
+pub(super) fn heed(inner: &Inner, core: &mut Core, tokens: &[u64]) {
+    for token in tokens {
+        match *token {
+            BELL => inner.hub.background.clear(),
+            TIMER => {
+                core.timer = None;
+                inner.timer.clear();
             }
+            token => bury(inner, core, exited(token)),
         }
     }
 }
@@ -61,7 +66,7 @@ fn bury(inner: &Inner, core: &mut Core, id: WorkerId) {
 }
 
 /// One look at everything. Whether the pool is over.
-fn look(inner: &Inner, core: &mut Core) -> bool {
+pub(super) fn look(inner: &Inner, core: &mut Core) -> bool {
     let taken = core.turn();
     let time = now();
     if core.scheduler.next_deadline().is_some_and(|at| at <= time) {
@@ -70,8 +75,9 @@ fn look(inner: &Inner, core: &mut Core) -> bool {
         core.carry_out();
     }
     bury_unwatched(inner, core);
-    // While much is going on, a regular look costs less than a bell for every message.
-    core.polling = taken > 0 || (core.polling && core.active);
+    // While much is going on, a regular look costs less than a bell for every message. An owner who drives the engine has
+    // other things to do between two looks, and they are enough.
+    core.polling = !core.driven && (taken > 0 || (core.polling && core.active));
     core.active = false;
     if !core.led {
         inner.stand_down(core);

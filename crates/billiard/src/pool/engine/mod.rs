@@ -7,6 +7,7 @@
 
 mod background;
 mod desks;
+mod driving;
 mod reactor;
 mod terms;
 mod waiting;
@@ -514,7 +515,11 @@ impl Inner {
             // Relaxed: read under the same lock.
             self.service.start_after.store(core.start_after.0, Ordering::Relaxed);
             drop(queue);
-            self.service.filled.notify_one();
+            if !core.driven {
+                self.service.filled.notify_one();
+            } else if !core.pumping {
+                self.hub.background.ring();
+            }
         }
         self.set_timer(core);
     }

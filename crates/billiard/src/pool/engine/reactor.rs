@@ -41,6 +41,10 @@ pub(super) struct Core {
     /// Tokens of jobs that ended and about which nobody wanted to be told.
     pub(super) ended: Vec<u32>,
     pub(super) followers: Vec<Follower>,
+    /// The owner drives the engine: there is no background thread.
+    pub(super) driven: bool,
+    /// The owner is just looking, and takes the events afterwards.
+    pub(super) pumping: bool,
     /// A thread of the program leads: it looks at the rings itself.
     pub(super) led: bool,
     pub(super) leader_sleeps: bool,
@@ -80,6 +84,8 @@ impl Core {
             events: VecDeque::new(),
             ended: Vec::new(),
             followers: Vec::new(),
+            driven: false,
+            pumping: false,
             led: false,
             leader_sleeps: false,
             polling: false,
@@ -195,6 +201,25 @@ impl Core {
         if over {
             self.announce_end(&tag.job);
         }
+    }
+
+    /// Takes back what no worker has claimed of the jobs that `wanted` names. Nobody is told of their end but who waits.
+    pub(super) fn withdraw(&mut self, wanted: impl Fn(&Job) -> bool) -> Vec<Arc<Job>> {
+        let Self { scheduler, desks, .. } = self;
+        let tags = scheduler.withdraw(|tag| wanted(&tag.job), now(), desks);
+        let mut jobs: Vec<Arc<Job>> = Vec::new();
+        for tag in tags {
+            let report = self.report(&tag, Failure::Terminated { status: None });
+            let over = tag.job.complete(tag.part, Verdict::Failed(Box::new(report)));
+            if tag.job.is_watched() {
+                self.rouse(&tag.job);
+            }
+            if over {
+                self.ended.push(tag.job.token());
+                jobs.push(tag.job);
+            }
+        }
+        jobs
     }
 
     /// Ends a part of a job that never got to a worker.

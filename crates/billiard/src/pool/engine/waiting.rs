@@ -90,6 +90,9 @@ impl<'e> Waiting<'e> {
             core.led = false;
             self.inner.stand_down(&mut core);
             self.inner.after(&mut core);
+            if core.driven {
+                self.inner.hand_back();
+            }
         }
         Ok(())
     }
@@ -143,6 +146,7 @@ impl<'e> Waiting<'e> {
         // SYNC(hub.waiter): what is published after this rings for us; what was published before is taken here.
         inner.hub.set_waiter(Waiter::Leader);
         core.leader_sleeps = true;
+        let driven = core.driven;
         core.turn();
         inner.after(&mut core);
         drop(core);
@@ -150,7 +154,14 @@ impl<'e> Waiting<'e> {
             return self.rise().map(|()| Woken::Ready);
         }
         let slept = now();
-        let woken = readable(&[inner.hub.leader.as_fd()], deadline, interrupts);
+        let woken = if driven {
+            // There is no background thread that would see to exits and deadlines meanwhile.
+            let woken = readable(&[inner.hub.leader.as_fd(), inner.poller.as_fd()], deadline, interrupts);
+            inner.pump()?;
+            woken
+        } else {
+            readable(&[inner.hub.leader.as_fd()], deadline, interrupts)
+        };
         self.rise()?;
         inner.spin.lock().unwrap_or_else(PoisonError::into_inner).slept(now().since(slept));
         woken.map_err(super::os("wait for a result"))

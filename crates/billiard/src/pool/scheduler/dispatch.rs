@@ -137,6 +137,35 @@ impl<T: Clone, B> Scheduler<T, B> {
         taken
     }
 
+    /// Takes the tasks out that `wanted` names and no worker has claimed: they never run. Answers whose they were.
+    pub fn withdraw<C: Channels<Body = B>>(
+        &mut self,
+        wanted: impl Fn(&T) -> bool,
+        now: Moment,
+        channels: &mut C,
+    ) -> Vec<T> {
+        let mut tags = Vec::new();
+        for key in self.tasks.keys(wanted) {
+            let Some(task) = self.tasks.get(key) else { continue };
+            if let Place::At(id) = task.place {
+                if channels.recall(id, key).is_none() {
+                    continue;
+                }
+                if let Some(w) = self.roster.get_mut(id) {
+                    w.forget(key);
+                    if let Some(budget) = &mut w.budget {
+                        *budget += 1;
+                    }
+                }
+            }
+            tags.extend(self.tasks.remove(key).map(|task| task.tag));
+        }
+        self.queue.retain(|key| self.tasks.get(*key).is_some());
+        self.saturated = false;
+        self.settle(now, channels);
+        tags
+    }
+
     /// While somebody is idle and others have tasks lying in their rings, moves half of the longest line over.
     pub(super) fn share<C: Channels<Body = B>>(&mut self, now: Moment, channels: &mut C) {
         // Of several tasks of a worker all may be claimed: those whose results are on the way, and the running one.

@@ -178,17 +178,20 @@ impl<T, B> Tasks<T, B> {
         self.free = None;
     }
 
+    /// The tasks whose tags are `wanted`, oldest row first.
+    pub(super) fn keys(&self, wanted: impl Fn(&T) -> bool) -> Vec<TaskKey> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(row, r)| match r {
+            Row::Used { generation, task } if wanted(&task.tag) => {
+                Some(TaskKey::new(row as u32, *generation))
+            }
+            Row::Used { .. } | Row::Free { .. } => None,
+        })
+        .collect()
+    }
+
     /// Takes every task out, oldest row first.
     pub(super) fn drain(&mut self) -> Vec<Task<T, B>> {
-        let keys: Vec<_> = self
-            .rows
-            .iter()
-            .enumerate()
-            .filter_map(|(row, r)| match r {
-                Row::Used { generation, .. } => Some(TaskKey::new(row as u32, *generation)),
-                Row::Free { .. } => None,
-            })
-            .collect();
-        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+        self.keys(|_| true).into_iter().filter_map(|key| self.remove(key)).collect()
     }
 }
