@@ -1,4 +1,4 @@
-"""Integration with the real Celery, over a real Redis; run by ``make test-celery`` in environments made for it."""
+"""Integration with the real Celery, over a real Redis: ``make test-celery``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def test_killed_in_its_task(worker: Worker, key: str) -> None:
 
 
 def test_task_that_ends_its_process(worker: Worker) -> None:
-    with pytest.raises(WorkerLostError, match="exitcode 3|status 3|code 3"):
+    with pytest.raises(WorkerLostError, match="exitcode 3"):
         worker.run("leave", 3)
 
 

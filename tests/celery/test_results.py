@@ -27,7 +27,7 @@ def test_chord(worker: Worker) -> None:
 
 def test_result_that_no_backend_takes_fails_its_task(worker: Worker) -> None:
     sent = worker.send("unpicklable")
-    with pytest.raises(Exception, match="not JSON serializable|EncodeError|encod"):
+    with pytest.raises(Exception, match="not JSON serializable"):
         sent.get(timeout=30)
     assert worker.run("add", 1, 1) == 2
 

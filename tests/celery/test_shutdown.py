@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 
 import pytest
 from workers import Worker, processes_of, wait_until
@@ -79,7 +78,7 @@ def test_processes_end_with_a_killed_worker(start_worker, key: str) -> None:
 
 @pytest.mark.long
 def test_without_standard_streams(start_worker, key: str) -> None:
-    """As a process manager may start it: descriptors 0 to 2 are free, and are taken by whatever comes first."""
+    """As a process manager may start it: descriptors 0 to 2 are free for whatever comes first."""
     worker: Worker = start_worker("-f", "worker.log", streams=False)
     assert [worker.run("add", number, 1) for number in range(10)] == list(range(1, 11))
     sent = worker.send("hold", key, 60)

@@ -1,7 +1,7 @@
 """The application that the workers under test run.
 
-A task that a test has to meet at work says so in a list of Redis, from where it can already be met: the test waits for
-that word, and for nothing else. Settings come from the environment, as JSON.
+A task that a test has to meet at work says so in a list of Redis, from where it can already be met: the test
+waits for that word, and for nothing else. Settings come from the environment, as JSON.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import time
 from typing import Any
 
 import redis
-from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, signals
 from celery.worker import WorkController
+
+from billiard.exceptions import SoftTimeLimitExceeded
 
 SETTINGS: dict[str, Any] = json.loads(os.environ["BILLIARD_CELERY_SETTINGS"])
 NOTES = os.environ["BILLIARD_CELERY_NOTES"]

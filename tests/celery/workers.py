@@ -29,7 +29,7 @@ class Mode:
     """A way to run a worker.
 
     Attributes:
-        blocking: Whether the worker runs without an event loop, as it does where its broker has no support for one.
+        blocking: Whether the worker runs without an event loop, as it does where its broker has none.
         start: What comes after the interpreter, before the options.
     """
 
