@@ -1,4 +1,4 @@
-"""Makes environments for the integration with Celery: one for each version of it, on ours and on the original.
+"""Makes environments for the integration with Celery: one for each version, on ours and on the original.
 
 They live in ``build/celery/VERSION/{ours,original}``, and are made anew when what they are made of has
 changed. Whoever makes them needs nothing but the standard library.
@@ -109,7 +109,10 @@ def make(version: str, package: str) -> Path:
 
 
 def source() -> Path:
-    """Fetch and unpack the source of the newest Celery; gives the folder in which its tests are run."""
+    """Fetch and unpack the source of the newest Celery; gives the folder in which its tests are run.
+
+    It is fetched by the environment of the newest Celery on the original, which has been made before.
+    """
     folder = HOME / "source" / f"celery-{NEWEST}"
     if (folder / "t" / "unit").exists():
         return folder
@@ -117,7 +120,7 @@ def source() -> Path:
     archive.parent.mkdir(parents=True, exist_ok=True)
     if not archive.exists():
         print(f"celery: the source of Celery {NEWEST}", flush=True)
-        interpreter = make(NEWEST, ORIGINAL)
+        interpreter = python(NEWEST, ORIGINAL)
         options = ("--quiet", "--no-deps", "--no-binary", "celery")
         run(interpreter, "-m", "pip", "download", *options, "--dest", archive.parent, f"celery=={NEWEST}")
     if (found := hashlib.sha256(archive.read_bytes()).hexdigest()) != SOURCE_SHA256:

@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("-l", dest="loglevel")
     parser.add_argument("-n", dest="hostname")
     parser.add_argument("-c", dest="concurrency", type=int)
-    parser.add_argument("--autoscale")
+    parser.add_argument("-f", dest="logfile")
     parser.add_argument("--max-tasks-per-child", type=int)
     parser.add_argument("--max-memory-per-child", type=int)
     parser.add_argument("--time-limit", type=float)

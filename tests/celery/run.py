@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import units
-from environments import NEWEST, ORIGINAL, OURS, VERSIONS, Impossible, make, require_redis
+from environments import NEWEST, ORIGINAL, OURS, VERSIONS, Impossible, make, python, require_redis, source
 
 HERE = Path(__file__).resolve().parent
 #: Most of these tests wait: they may be more than the CPUs, but not in each other's way.
@@ -56,7 +56,7 @@ class Job:
         """Run it in a session of its own; tell whether it passed, and what it said."""
         with tempfile.TemporaryFile("w+") as out:
             process = subprocess.Popen(
-                [make(self.version, self.package), "-m", "pytest", str(HERE), *self.arguments],
+                [python(self.version, self.package), "-m", "pytest", str(HERE), *self.arguments],
                 env={**os.environ, "BILLIARD_CELERY_MODES": self.mode},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -127,6 +127,7 @@ def main() -> int:
             make(version, ORIGINAL if options.original else OURS)
         if options.whole or options.make:
             make(NEWEST, ORIGINAL)
+            source()
     except Impossible as reason:
         print(f"celery: {reason}", file=sys.stderr)
         return 2

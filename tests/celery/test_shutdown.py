@@ -54,6 +54,7 @@ def test_cold_shutdown_gives_late_tasks_back(start_worker, key: str) -> None:
     worker: Worker = start_worker()
     sent = worker.send("retried", key, 60)
     worker.heard(key)
+    worker.await_active(1)
     worker.stop(signal.SIGQUIT)
     again: Worker = worker.successor().start()
     assert sent.get(timeout=30) == 2
@@ -64,6 +65,7 @@ def test_soft_shutdown_lets_short_tasks_finish(start_worker, key: str) -> None:
     worker: Worker = start_worker(settings={"worker_soft_shutdown_timeout": 4})
     sent = worker.send("hold", key, 2)
     worker.heard(key)
+    worker.await_active(1)
     worker.stop(signal.SIGQUIT)
     assert sent.get(timeout=30) == "slept"
 

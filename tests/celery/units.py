@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
-from environments import NEWEST, ORIGINAL, OURS, Impossible, make, source
+from environments import NEWEST, ORIGINAL, OURS, Impossible, python, source
 
 SUITES = ("t/unit/concurrency", "t/unit/worker", "t/unit/app/test_log.py")
 #: How bad an outcome is.
@@ -34,12 +34,12 @@ def outcomes(report: Path) -> Outcomes:
 
 
 def ask(package: str, folder: Path) -> Outcomes:
-    """Run the tests on one of the packages."""
+    """Run the tests on one of the packages, whose environment has been made."""
     report = folder / f"{package}.xml"
     options = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", f"--junit-xml={report}")
     with (folder / f"{package}.log").open("wb") as log:
         subprocess.run(
-            [make(NEWEST, package), "-m", "pytest", *options, *SUITES],
+            [python(NEWEST, package), "-m", "pytest", *options, *SUITES],
             cwd=source(),
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             stdin=subprocess.DEVNULL,

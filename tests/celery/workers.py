@@ -198,6 +198,14 @@ class Worker:
         """Wait until the worker itself knows that so many of its tasks are running."""
         wait_until(lambda: len(self.control("active")) == count, f"{self.hostname} runs {count} tasks")
 
+    def await_listed(self, count: int) -> None:
+        """Wait until the worker itself counts so many processes."""
+
+        def listed() -> bool:
+            return len(self.control("stats")["pool"]["processes"]) == count
+
+        wait_until(listed, f"{self.hostname} lists {count} processes")
+
     def await_gone(self, pid: int) -> None:
         wait_until(lambda: pid not in processes_of(self.pid), f"{self.hostname} has no process {pid}")
 
