@@ -40,6 +40,7 @@ RESULTS = HERE / "results"
 
 ORDER = (
     "throughput",
+    "celery_loop",
     "roundtrip",
     "mapping",
     "payload",

@@ -29,6 +29,10 @@ class EngineWorkers(Events):
     _closed: list[bool]
     _parcel: Parcel | None
     _terminate: Any
+    terminate: Callable[[], None]
+    _worker_process: Callable[..., Any]
+    _create_worker_process: Callable[[int], Any]
+    _avail_index: Callable[[], int]
     on_process_up: Callable[[Any], object] | None
     on_process_down: Callable[[Any], object] | None
     #: The seat of the worker that is being started.

@@ -53,7 +53,7 @@ class Controlling(Reaping):
             self._timeout_handler.terminate()
             if self._timeout_handler._was_started:
                 self._timeout_handler.stop()
-        # A second join, from a signal handler on top of this one, is possible; and so is a subclass's own end.
+        # A signal handler may join on top of this; then it has all been done.
         self._terminate.cancel()
         _close_queues(self._inqueue, self._outqueue)
 

@@ -253,17 +253,13 @@ class ResultHandler(PoolThread):
         self.check_timeouts = check_timeouts
         self.on_job_ready = on_job_ready
         self.on_ready_counters = on_ready_counters
-        self._it: Iterator[None] | None = None
+        #: By job and place, the worker that has begun it, where somebody counts.
+        self._begun: dict[tuple[int, int | None], int] = {}
         self._make_methods()
 
     def _make_methods(self) -> None:
-        cache = self.cache
-        putlock = self.putlock
-        restart_state = self.restart_state
-        on_job_ready = self.on_job_ready
-        counters = self.on_ready_counters
-        #: By job and place, the worker that has begun it, where somebody counts.
-        begun: dict[tuple[int, int | None], int] = {}
+        cache, putlock, restart_state = self.cache, self.putlock, self.restart_state
+        on_job_ready, counters, begun = self.on_job_ready, self.on_ready_counters, self._begun
 
         def on_ack(job: int, i: int | None, time_accepted: float, pid: int, synqW_fd: int | None) -> None:
             restart_state.R = 0
@@ -277,10 +273,7 @@ class ResultHandler(PoolThread):
             if on_job_ready is not None:
                 on_job_ready(job, i, obj, inqW_fd)
             if begun:
-                counter = counters.get(begun.pop((job, i), 0)) if counters else None
-                if counter is not None:
-                    with counter.get_lock():
-                        counter.value += 1
+                self._count(job, i)
             result = cache.get(job)
             if result is None:
                 return
@@ -298,7 +291,13 @@ class ResultHandler(PoolThread):
             READY: on_ready,
             DEATH: on_death,
         }
-        self._begun = begun
+
+    def _count(self, job: int, i: int | None) -> None:
+        """Count a result for the worker that has begun it, wherever the job is by now."""
+        counter = (self.on_ready_counters or {}).get(self._begun.pop((job, i), 0))
+        if counter is not None:
+            with counter.get_lock():
+                counter.value += 1
 
     def on_worker_exit(self, pid: int) -> None:
         """Forget what a worker that has ended has begun."""

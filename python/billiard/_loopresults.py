@@ -270,7 +270,7 @@ class ApplyResult(metaclass=_Either):
                 raise
             _tasks.log_error("Pool callback raised exception: %r", error)
 
-    def _ack(self, i: int | None, time_accepted: float, pid: int, synqW_fd: int | None) -> None:
+    def _ack(self, i: int | None, time_accepted: float, pid: int, synqW_fd: int | None) -> None:  # noqa: ARG002
         """Note that a worker has begun the job, and tell it whether it may, if it waits for that."""
         self._accepted = True
         self._time_accepted = time_accepted
@@ -309,7 +309,7 @@ class ApplyResult(metaclass=_Either):
         self._answer(NACK, pid, synqW_fd)
         self._set(None, _failure(why))
 
-    def _set(self, i: int | None, obj: _Outcome) -> None:
+    def _set(self, i: int | None, obj: _Outcome) -> None:  # noqa: ARG002
         """End the job. Only the first outcome counts."""
         if self._on_timeout_cancel:
             self._on_timeout_cancel(self)
@@ -391,7 +391,7 @@ class MapResult(ApplyResult):
         if self._outcome is not None and self.accepted():
             self.discard()
 
-    def _set(self, i: int | None, success_result: _Outcome) -> None:  # type: ignore[override]
+    def _set(self, i: int | None, success_result: _Outcome) -> None:
         """Take the values of a chunk, or the failure that ends the job."""
         success, values = success_result
         if not success:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import select
@@ -10,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 
-from . import _tasks
+from . import _billiard, _tasks
 from .common import clear_terminate_handler_fired, terminate_handler_fired
 from .compat import mem_rss, send_offset
 from .einfo import ExceptionInfo
@@ -63,6 +64,8 @@ class PipeLife:
     synqR_fd: Any = None
     #: Whether a task's function runs: only then may a soft limit strike.
     _in_task = False
+    #: Writes messages whole.
+    _say: Callable[[tuple[Any, ...]], None]
     #: Receive the next job, and the word that it may begin.
     wait_for_job: Callable[[], Any]
     wait_for_syn: Callable[[int], Any]
@@ -90,28 +93,36 @@ class PipeLife:
         Args:
             loads: Unpickles a message.
         """
+        self._say = _speaker(self.outq)
         self.wait_for_job = self._make_recv_method(self.inq, loads=loads)
         if self.synq is not None:
             receive = self._make_recv_method(self.synq, loads=loads)
             self.wait_for_syn = lambda job: self._await_word(receive, job)
 
-    def _make_recv_method(self, conn: Any, *, loads: Callable[[Any], Any] = pickle.loads) -> Callable[[], Any]:
+    def _make_recv_method(
+        self, conn: Any, *, loads: Callable[[Any], Any] = pickle.loads
+    ) -> Callable[[], Any]:
         """Make what receives messages from one queue.
 
         Args:
             conn: The queue.
             loads: Unpickles a message.
         """
-        get_payload = getattr(conn, "get_payload", None)
-        get = conn.get
+        get_payload = conn.get_payload
 
         def receive() -> Any:
             while True:
                 try:
-                    return loads(get_payload()) if get_payload else get()
+                    payload = get_payload()
                 except (EOFError, OSError) as error:
-                    if getattr(error, "errno", None) != errno.EINTR:
-                        raise _Leave(EX_OK) from error
+                    if getattr(error, "errno", None) == errno.EINTR:
+                        continue
+                    raise _Leave(EX_OK) from error
+                try:
+                    return loads(payload)
+                except Exception as error:
+                    # Whoever has sent it waits for an answer, and would send it to the next worker.
+                    return _unreadable(payload, error)
 
         return receive
 
@@ -164,24 +175,10 @@ class PipeLife:
             self._say((ACK, (job, i, now(), pid, self.synqW_fd)))
             if self.synq is not None and not self.wait_for_syn(job):
                 continue
-            try:
-                self._in_task = True
-                value = fun(*args, **kwargs)
-                self._in_task = False
-                outcome = True, self.prepare_result(value)  # type: ignore[attr-defined]
-            except BaseException as error:
-                self._in_task = False
-                if terminate_handler_fired():
-                    raise
-                outcome = False, _told(error, job)
-            else:
-                if terminate_handler_fired():
-                    # The task has caught it, and lives with that; the next one is not to blame.
-                    clear_terminate_handler_fired()
+            outcome = self._outcome_of(job, fun, args, kwargs)
             self._report(job, i, outcome)
             # Kept, it would live until the next job comes.
-            del request, args, kwargs, outcome
-            value = None
+            del request, fun, args, kwargs, outcome
             completed += 1
             if limit and (used := mem_rss()) > limit:
                 _tasks.memory_limit_passed(int(used), int(limit))
@@ -192,14 +189,33 @@ class PipeLife:
         self._ensure_messages_consumed(completed)
         return code
 
+    def _outcome_of(self, job: int, fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[bool, Any]:
+        """Call a job's function."""
+        try:
+            self._in_task = True
+            value = fun(*args, **kwargs)
+            self._in_task = False
+            value = self.prepare_result(value)  # type: ignore[attr-defined]
+        except BaseException as error:
+            self._in_task = False
+            if terminate_handler_fired():
+                raise
+            return False, _told(error, job)
+        if terminate_handler_fired():
+            # The task has caught it, and lives with that; the next one is not to blame.
+            clear_terminate_handler_fired()
+        return True, value
+
     def _report(self, job: int, i: int | None, outcome: tuple[bool, Any]) -> None:
         """Send what has become of a job."""
         success, value = outcome
         try:
-            message = ForkingPickler.dumps((READY, (job, i, outcome, self.inqW_fd)))
             if not success:
                 # What can be read here can be read there: an owner that cannot has nobody to blame it on.
-                pickle.loads(message)
+                pickle.loads(ForkingPickler.dumps(value))
+            self._say((READY, (job, i, outcome, self.inqW_fd)))
+        except OSError:
+            raise
         except Exception as error:
             if success:
                 told = _tasks.unsendable_result(error, value)
@@ -207,14 +223,7 @@ class PipeLife:
                 text = f"{type(error).__name__}: {error}"
                 told = _tasks.MaybeEncodingError(text, str(value.traceback))
             info = ExceptionInfo((type(told), told, error.__traceback__))
-            message = ForkingPickler.dumps((READY, (job, i, (False, info), self.inqW_fd)))
-        self._send(message)
-
-    def _say(self, message: tuple[Any, ...]) -> None:
-        self._send(ForkingPickler.dumps(message))
-
-    def _send(self, message: Any) -> None:
-        self.outq.send_payload(message)
+            self._say((READY, (job, i, (False, info), self.inqW_fd)))
 
     def _say_farewell(self, pid: int, exitcode: int) -> None:
         """Tell the owner, if it is still there, that this is the end."""
@@ -255,6 +264,70 @@ class PipeLife:
         if counter is not None and counter.value < completed:
             return False
         return not _unread(self.outq._writer.fileno())
+
+
+def _speaker(queue: Any) -> Callable[[tuple[Any, ...]], None]:
+    """What writes messages to a queue."""
+    writer, lock = queue._writer, queue._wlock
+    if not isinstance(writer, _billiard.Connection):
+        return queue.put  # type: ignore[no-any-return]
+    say = _billiard.Mouth(writer.fileno()).say
+    if lock is None:
+        return say
+
+    def in_turn(message: tuple[Any, ...]) -> None:
+        with lock:
+            say(message)
+
+    return in_turn
+
+
+class _Unreadable:
+    """A job's function, when the job cannot be unpickled: raises the reason."""
+
+    def __init__(self, why: Exception) -> None:
+        self._why = why
+
+    def __call__(self) -> None:
+        raise self._why
+
+
+class _Lenient(pickle.Unpickler):
+    """Reads the numbers of a job whose other parts cannot be read."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ARG002
+        return _Blank
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid
+
+
+class _Blank:
+    """Stands for whatever cannot be had."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG004
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes anything."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Takes anything."""
+
+    def append(self, item: Any) -> None:
+        """Takes anything."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Takes anything."""
+
+
+def _unreadable(payload: Any, why: Exception) -> tuple[int, tuple[Any, ...]]:
+    """Make a job that fails of one that cannot be read; raises where not even its number can be had."""
+    try:
+        kind, (job, i, *_) = _Lenient(io.BytesIO(payload)).load()
+    except Exception:
+        raise why from None
+    return kind, (job, i, _Unreadable(why), (), {})
 
 
 def _unread(pipe: int) -> int:

@@ -39,7 +39,8 @@ def test_warm_shutdown_delivers_large_results(start_worker) -> None:
 
 
 def test_warm_shutdown_leaves_late_tasks_to_the_next_worker(start_worker, key: str) -> None:
-    worker: Worker = start_worker()
+    # Without an event loop a worker acknowledges what was done every two seconds.
+    worker: Worker = start_worker(settings={"worker_prefetch_multiplier": 25})
     sent = [worker.send("leave_trace", key, number, 0.02) for number in range(100)]
     sent[5].get(timeout=30)
     assert worker.stop(signal.SIGTERM) == os.EX_OK

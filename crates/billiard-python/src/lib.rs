@@ -18,6 +18,7 @@ mod holding;
 mod letters;
 mod locks;
 mod manager;
+mod mouth;
 mod pickling;
 mod plain;
 mod process;
@@ -64,6 +65,8 @@ mod _billiard {
     use crate::locks::{PyBoundedSemaphore, PyLock, PyRLock, PySemaphore};
     #[pymodule_export]
     use crate::manager::{Hall, Line};
+    #[pymodule_export]
+    use crate::mouth::Mouth;
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]

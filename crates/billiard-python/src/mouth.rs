@@ -1,0 +1,114 @@
+//! How a worker with pipes speaks: each message is written whole, whatever signals arrive in the middle of it. Its owner would
+//! take the rest of a torn one for the next.
+
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use billiard::conn::Pause;
+use billiard::conn::frame::Head;
+use billiard::conn::transport::{Line, Moved, drain};
+use billiard::sys::descriptor::lend;
+use billiard::sys::poll::{Awaited, poll_one};
+use billiard::sys::stream::{Kind, Piece};
+use billiard::sys::{Deadline, Interrupts};
+use pyo3::exceptions::PySystemExit;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::errors::IntoPyErr;
+use crate::pickling::Pickle;
+use crate::plain;
+use crate::wait::{Blocking, Wait};
+
+/// Writes messages to a pipe.
+///
+/// Args:
+///     number: The descriptor of the pipe's end. It stays the caller's.
+///
+/// Raises:
+///     OSError: There is no such descriptor, or none is left.
+#[pyclass(frozen, module = "billiard._billiard")]
+#[derive(Debug)]
+pub(crate) struct Mouth {
+    fd: OwnedFd,
+    kind: Kind,
+}
+
+#[pymethods]
+impl Mouth {
+    #[new]
+    fn new(number: RawFd) -> PyResult<Self> {
+        let fd = lend(number).and_then(|fd| fd.try_clone_to_owned()).map_err(IntoPyErr::into_py_err)?;
+        let kind = Kind::of(fd.as_fd()).map_err(IntoPyErr::into_py_err)?;
+        Ok(Self { fd, kind })
+    }
+
+    /// Write a message. Waits until the pipe has taken all of it.
+    ///
+    /// A signal handler that raises before the first byte is written keeps the message back. Later, the message is finished
+    /// first; only an exit of the process does not wait for that.
+    ///
+    /// Args:
+    ///     message: A tuple. If it cannot be pickled, nothing is written.
+    ///
+    /// Raises:
+    ///     BrokenPipeError: Nobody has the other end any more.
+    fn say(&self, message: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let py = message.py();
+        let mut bytes = Vec::with_capacity(256);
+        if plain::write(message, &mut bytes) {
+            let head = Head::of(bytes.len());
+            return self.write(py, &mut [Piece::of(head.as_bytes()), Piece::of(&bytes)]);
+        }
+        let pickle = Pickle::of(message)?;
+        let body = pickle.pieces(py);
+        let head = Head::of(body.iter().map(Piece::len).sum());
+        let mut pieces = Vec::with_capacity(body.len() + 1);
+        pieces.push(Piece::of(head.as_bytes()));
+        pieces.extend(body);
+        self.write(py, &mut pieces)
+    }
+}
+
+impl Mouth {
+    fn line<'a>(&'a self, deadline: Deadline, interrupts: Option<Interrupts<'a>>) -> Line<'a> {
+        Line { fd: self.fd.as_fd(), kind: self.kind, deadline, interrupts }
+    }
+
+    fn write(&self, py: Python<'_>, pieces: &mut [Piece<'_>]) -> PyResult<()> {
+        let left = |pieces: &[Piece<'_>]| pieces.iter().map(Piece::len).sum::<usize>();
+        let whole = left(pieces);
+        // No look at signals: what fits is out before any of them is.
+        let line = self.line(Deadline::AT_ONCE, None);
+        if drain(line, pieces).map_err(IntoPyErr::into_py_err)? == Moved::All {
+            return Ok(());
+        }
+        let mut raised = None;
+        while left(pieces) > 0 {
+            let waited = py.wait_for(|interrupts| self.go_on(interrupts, pieces));
+            if let Err(error) = waited {
+                let exits = error.is_instance_of::<PySystemExit>(py);
+                if exits || left(pieces) == whole || error.is_instance_of::<pyo3::exceptions::PyOSError>(py) {
+                    return Err(error);
+                }
+                raised.get_or_insert(error);
+            }
+        }
+        raised.map_or(Ok(()), Err)
+    }
+
+    /// Writes until nothing is left, or somebody wants to see the signals. The pipe's mode is its owner's affair.
+    fn go_on(
+        &self,
+        interrupts: Option<Interrupts<'_>>,
+        pieces: &mut [Piece<'_>],
+    ) -> std::io::Result<Wait<()>> {
+        Ok(match drain(self.line(Deadline::Never, interrupts), pieces)? {
+            Moved::All | Moved::Ended => Wait::Ready(()),
+            Moved::Paused(Pause::NotNow) => {
+                poll_one(self.fd.as_fd(), Awaited::Room, Deadline::Never, interrupts)?;
+                Wait::Interrupted
+            }
+            Moved::Paused(_) => Wait::Interrupted,
+        })
+    }
+}
