@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Mouth", "Parent", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -652,9 +652,9 @@ class Engine:
         """
         The worker's process runs.
         """
-    def submit(self, /, pool: Any, function: Any, args: Any, kwargs: Any, callback: Any, error_callback: Any, accept_callback: Any, timeout_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, propagate: Any, correlation_id: Any, slot: bool, tell: bool) -> ApplyResult:
+    def submit(self, /, pool: Any, function: Any, args: Any, kwargs: Any, callback: Any, error_callback: Any, accept_callback: Any, timeout_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, propagate: Any, correlation_id: Any, slot: bool, tell: bool, name: Any | None = None) -> ApplyResult:
         """
-        Submit one call.
+        Submit one call. `name` is what a report about its loss calls it; None: by the function's name.
         """
     def submit_map(self, /, pool: Any, function: Any, items: Any, chunk: SupportsIndex, star: bool, callback: Any, error_callback: Any, soft_timeout: SupportsFloat | SupportsIndex | None, timeout: SupportsFloat | SupportsIndex | None, lost_worker_timeout: SupportsFloat | SupportsIndex | None, tell: bool) -> MapResult:
         """
@@ -1152,32 +1152,6 @@ class MessageQueue:
         """
 
 @final
-class Mouth:
-    """
-    Writes messages to a pipe.
-
-    Args:
-        number: The descriptor of the pipe's end. It stays the caller's.
-
-    Raises:
-        OSError: There is no such descriptor, or none is left.
-    """
-    def __new__(cls, /, number: SupportsIndex) -> Mouth: ...
-    def say(self, /, message: tuple) -> None:
-        """
-        Write a message. Waits until the pipe has taken all of it.
-
-        A signal handler that raises before the first byte is written keeps the message back. Later, the message is finished
-        first; only an exit of the process does not wait for that.
-
-        Args:
-            message: A tuple. If it cannot be pickled, nothing is written.
-
-        Raises:
-            BrokenPipeError: Nobody has the other end any more.
-        """
-
-@final
 class Parent:
     """
     The process that a child belongs to.
@@ -1225,6 +1199,55 @@ class Parent:
 
         Raises:
             OSError: The system has no room for the thread that watches.
+        """
+
+@final
+class Pump:
+    """
+    Drives an engine in place of its background thread and of the pool's service thread.
+
+    Nobody else may run the engine. Everything is called on the thread that calls `pump`.
+    """
+    def __new__(cls, /, engine: Engine) -> Pump:
+        """
+        Drive `engine` from now on.
+        """
+    def fileno(self, /) -> int:
+        """
+        The descriptor that is readable when `pump` has something to do.
+        """
+    def forget(self, /) -> None:
+        """
+        Drop what was not told, for an owner who wants to hear nothing more.
+        """
+    def pump(self, /, handle: Any, release: Any) -> int:
+        """
+        Look after everything that is due, and call whoever wants to hear of it. Never waits.
+
+        Args:
+            handle: Called with each event that is not about a job: a tuple whose first item names it.
+            release: Called for each job that has ended, before its callbacks; None if nobody counts them.
+
+        Returns:
+            How many events there were.
+
+        Raises:
+            BaseException: What a callback has raised that is no `Exception`, or a `MemoryError`, or named by the job's
+                `callbacks_propagate`; or what `handle` has raised. The rest is for the next call.
+        """
+    def wait(self, /, timeout: SupportsFloat | SupportsIndex | None = None) -> bool:
+        """
+        Wait until `pump` has something to do. False: it took longer than `timeout` seconds.
+        """
+    def withdraw(self, /, results: SupportsGetItem[int, ApplyResult] | None = None) -> list[Any]:
+        """
+        Take jobs back that no worker has begun: they will not run, and none of their callbacks is called.
+
+        Args:
+            results: The results that `submit` has returned; None takes back all jobs.
+
+        Returns:
+            The results of those jobs that were taken back. The others run, or have ended.
         """
 
 class RLock(SemLock):
@@ -1734,6 +1757,18 @@ def pipe(duplex: bool, first_nonblocking: bool, second_nonblocking: bool) -> tup
 
     Raises:
         OSError: No descriptor is left.
+    """
+
+def pool_figures(engine: Engine) -> dict:
+    """
+    Tell what a pool has done, and what it is doing.
+
+    Returns:
+        `tasks`: counts of those that are `pending` (and of these, `queued`: given to no worker yet), have `finished`, were
+        `lost` with a worker, `overdue`, `terminated`, `withdrawn`, or never run by a `broken` pool, and how often one was
+        `recalled` from one worker and given to another; `exits`: how many workers have ended; `workers`: for each its
+        `pid`, `name`, `state`, tasks `finished`, tasks `handed` to it, seconds that the running one has been `busy` (None:
+        idle), and resident memory `rss` in KiB.
     """
 
 def set_pdeathsig(signal: SupportsIndex) -> None:

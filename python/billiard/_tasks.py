@@ -162,6 +162,8 @@ def _told(exc: BaseException) -> ExceptionInfo:
 
 
 def _name_of(what: object) -> str:
+    if isinstance(what, str):
+        return what
     return str(getattr(what, "__qualname__", None) or type(what).__qualname__)
 
 

@@ -113,7 +113,11 @@ impl Engine {
         self.shared.engine.run().map_err(IntoPyErr::into_py_err)
     }
 
-    /// Submit one call.
+    /// Submit one call. `name` is what a report about its loss calls it; None: by the function's name.
+    #[pyo3(signature = (
+        pool, function, args, kwargs, callback, error_callback, accept_callback, timeout_callback, soft_timeout,
+        timeout, lost_worker_timeout, propagate, correlation_id, slot, tell, name = None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "each is an argument of `apply_async`")]
     fn submit(
         &self,
@@ -132,6 +136,7 @@ impl Engine {
         correlation_id: Bound<'_, PyAny>,
         slot: bool,
         tell: bool,
+        name: Option<Py<PyAny>>,
     ) -> PyResult<Py<ApplyResult>> {
         let py = function.py();
         let shared = &self.shared;
@@ -148,6 +153,7 @@ impl Engine {
             correlation_id: given(correlation_id),
             slot,
             map: None,
+            name,
         };
         let accepted = tell || extras.accept_callback.is_some();
         let notify = Notify {

@@ -29,6 +29,8 @@ pub(crate) struct Extras {
     pub(crate) correlation_id: Option<Py<PyAny>>,
     /// A slot of the pool's put lock is returned when the job ends.
     pub(crate) slot: bool,
+    /// What a report about its loss calls it, if not by the function's name.
+    pub(crate) name: Option<Py<PyAny>>,
     /// Chunk size and number of items, if it is the result of a map.
     pub(crate) map: Option<(usize, usize)>,
 }
@@ -42,6 +44,7 @@ impl Extras {
             &self.timeout_callback,
             &self.propagate,
             &self.correlation_id,
+            &self.name,
         ]
         .into_iter()
         .flatten()
@@ -165,7 +168,8 @@ impl ApplyResult {
             Verdict::Failed(report) => reports::passed_limit(report),
             _ => None,
         };
-        let (success, value) = self.shared.decode(py, &self.job, verdict, self.function.bind(py))?;
+        let what = self.extras.as_deref().and_then(|e| e.name.as_ref()).unwrap_or(&self.function);
+        let (success, value) = self.shared.decode(py, &self.job, verdict, what.bind(py))?;
         Ok(Ended { success, value: value.unbind(), limit })
     }
 

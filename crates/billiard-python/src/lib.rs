@@ -10,6 +10,7 @@ mod connection;
 mod door;
 mod engine;
 mod errors;
+mod figures;
 mod fork;
 mod functions;
 mod handles;
@@ -55,6 +56,8 @@ mod _billiard {
     use crate::door::{Doorman, answer_challenge, introduce, judge_answer, new_challenge};
     #[pymodule_export]
     use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::figures::pool_figures;
     #[pymodule_export]
     use crate::fork::fork;
     #[pymodule_export]

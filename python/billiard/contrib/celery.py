@@ -6,7 +6,7 @@ Choose it with Celery's setting for pools of others::
 
 Tasks go to the workers through shared memory, and the worker's event loop watches one descriptor for
 everything that comes back. Signals, process initializers, time limits, remote control and acknowledgements
-are those of Celery's prefork pool, of which this is a subclass.
+are those of Celery's prefork pool, of which this is a subclass. ``docs/celery-pool.md`` tells more.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from celery import signals
 from celery.concurrency import prefork
 from celery.utils.log import get_logger
 
-from .._driven import DrivenPool
-from ..pool import Pool
+from .. import pool
+from .._billiard import pool_figures
+from .._pumped import PumpedPool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,27 +29,44 @@ __all__ = ["TaskPool"]
 
 logger = get_logger(__name__)
 
+#: Where a worker's stack leaves the task.
+_LOOP = " in workloop"
 
-class _Forking(Pool):
-    """What both pools do before they make a process."""
+
+class Worker(pool.Worker):
+    """What runs in the worker processes."""
+
+    def after_fork(self) -> None:
+        """Make the process a worker."""
+        # What was inherited is not garbage, and looking at it would copy it, page by page.
+        gc.freeze()
+        super().after_fork()
+
+
+class _Preparing(pool.Pool):
+    """What is done before a process is made."""
+
+    Worker = Worker
 
     def _create_worker_process(self, i: int) -> Any:
         signals.worker_before_create_process.send(sender=self)
-        # What is garbage now would be copied, page by page, when the child collects it. The old generation is
-        # left alone: a pool that replaces its workers often would do nothing else.
+        # What is garbage now would be so in the child for ever. The old generation is left alone: a pool that
+        # replaces its workers often would do nothing else but look at it.
         gc.collect(1)
         return super()._create_worker_process(i)
 
 
-class BlockingPool(_Forking):
-    """The pool of a worker that has no event loop: a thread delivers."""
+class BlockingPool(_Preparing):
+    """The pool of a Celery worker that has no event loop: a thread delivers."""
 
 
-class HubPool(_Forking, DrivenPool):
-    """The pool of a worker that has an event loop."""
+class HubPool(_Preparing, PumpedPool):
+    """The pool of a Celery worker that has an event loop."""
+
+    _named = True
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Have the event loop look after the pool, also again after it was reset.
+        """Have the event loop look after the pool; it is called anew for each connection to the broker.
 
         Args:
             hub: The event loop.
@@ -56,14 +74,32 @@ class HubPool(_Forking, DrivenPool):
         hub.add_reader(self.fileno(), self.pump)
 
     def flush(self) -> None:
-        """Forget the tasks that no worker has begun: the connection over which they came is lost, and they
-        will come again.
+        """Forget the tasks that no worker has begun: the connection that they came by is lost, and they will
+        come again.
         """
         self.withdraw()
 
     def _on_overdue(self, handle: Any, stack: str | None) -> None:
         if stack:
-            logger.error("Task %s was here when its time limit passed:\n%s", handle.correlation_id, stack)
+            text = _of_the_task(stack)
+            logger.error("Task %s was here when its time limit passed:\n%s", handle.correlation_id, text)
+
+
+def _of_the_task(stack: str) -> str:
+    """Leave out of a worker's stack how the worker came to be.
+
+    Args:
+        stack: The stacks of all threads, each with the innermost call first.
+    """
+    kept, skipping = [], False
+    for line in stack.splitlines():
+        if not line.startswith("  "):
+            skipping = False
+        elif line.endswith(_LOOP):
+            skipping = True
+        if not skipping:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 class TaskPool(prefork.TaskPool):  # type: ignore[misc]
@@ -74,4 +110,20 @@ class TaskPool(prefork.TaskPool):  # type: ignore[misc]
 
     def _get_info(self) -> Mapping[str, Any]:
         info: dict[str, Any] = super()._get_info()
+        figures = pool_figures(self._pool._engine)
+        workers = figures["workers"]
+        done = [worker["finished"] for worker in workers]
+        # As the prefork pool has it, for those who show it.
+        info["writes"] = {
+            "total": figures["tasks"]["finished"],
+            "avg": f"{sum(done) / len(done) if done else 0:.2f}",
+            "all": ", ".join(f"{count / (sum(done) or 1):.2f}" for count in done),
+            "raw": ", ".join(map(str, done)),
+            "strategy": "shared memory",
+            "inqueues": {
+                "total": len(workers),
+                "active": sum(worker["handed"] > 0 for worker in workers),
+            },
+        }
+        info["engine"] = figures
         return info

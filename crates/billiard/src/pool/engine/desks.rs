@@ -47,6 +47,8 @@ pub(super) struct Desk {
     tasks: Producer,
     pub(super) results: Consumer,
     flights: VecDeque<Flight>,
+    /// How many tasks it has finished.
+    pub(super) finished: u64,
     /// Functions that the worker has been told, by number.
     told: Vec<bool>,
 }
@@ -100,13 +102,15 @@ pub(super) struct Desks {
     desks: Vec<Option<Desk>>,
     roll: Arc<Roll>,
     functions: Vec<Arc<[u8]>>,
+    /// How many tasks were taken back from a worker.
+    pub(super) recalled: u64,
     hub: Arc<Hub>,
     rooms: Arc<Mutex<Allocator>>,
 }
 
 impl Desks {
     pub(super) const fn new(hub: Arc<Hub>, rooms: Arc<Mutex<Allocator>>, roll: Arc<Roll>) -> Self {
-        Self { desks: Vec::new(), roll, functions: Vec::new(), hub, rooms }
+        Self { desks: Vec::new(), roll, functions: Vec::new(), recalled: 0, hub, rooms }
     }
 
     /// Registers a function; its number is at least 1.
@@ -130,6 +134,7 @@ impl Desks {
             tasks,
             results,
             flights: VecDeque::new(),
+            finished: 0,
             told: Vec::new(),
         });
     }
@@ -251,6 +256,7 @@ impl Channels for Desks {
         let (at, len) = (desk.flights[index].at, desk.flights[index].len);
         let bytes = desk.tasks.recall(at, len)?;
         let flight = desk.flights.remove(index)?;
+        self.recalled += 1;
         let message = match flight.extent {
             None => Message::copy(&bytes),
             Some(extent) => Message::Shared(Arc::new(self.unplace(extent)?)),

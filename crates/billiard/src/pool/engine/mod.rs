@@ -8,6 +8,7 @@
 mod background;
 mod desks;
 mod driving;
+mod figures;
 mod reactor;
 mod terms;
 mod waiting;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 pub use desks::Body;
+pub use figures::{Colleague, Figures, Totals};
 pub use terms::{EngineError, Event, Options, Signals};
 pub use waiting::{Outcome, Waiting};
 

@@ -13,6 +13,7 @@ use super::super::scheduler::{
 use super::super::seat::{Asleep, Command, Hub};
 use super::super::worker::{ACCEPTED, IS_ERROR, IS_LAST, IS_SHARED, RESULT, UP, decode_extent};
 use super::desks::{Body, Desk, Desks};
+use super::figures::Totals;
 use super::{COURTESY, Event, Signals};
 use crate::sys::{EventFd, ExitStatus, Moment, memory, now};
 
@@ -54,6 +55,8 @@ pub(super) struct Core {
     pub(super) active: bool,
     /// For what moment the timer is set.
     pub(super) timer: Option<Moment>,
+    /// What has become of the tasks so far.
+    pub(super) totals: Totals,
     /// Completed when the pool is over.
     pub(super) over: Arc<Job>,
     pub(super) hub: Arc<Hub>,
@@ -91,6 +94,7 @@ impl Core {
             polling: false,
             active: false,
             timer: None,
+            totals: Totals::default(),
             over,
             hub,
             start_after: Moment(0),
@@ -157,6 +161,10 @@ impl Core {
                     let pid = desk.child.pid();
                     self.desks.forget(id, key);
                     if let Some(tag) = self.scheduler.finished(id, key, Duration::from_nanos(head.extra)) {
+                        self.totals.finished += 1;
+                        if let Some(desk) = self.desks.get_mut(id) {
+                            desk.finished += 1;
+                        }
                         let verdict = if head.aux & IS_ERROR == 0 {
                             Verdict::Value(message)
                         } else {
@@ -211,6 +219,7 @@ impl Core {
         for tag in tags {
             let report = self.report(&tag, Failure::Terminated { status: None });
             let over = tag.job.complete(tag.part, Verdict::Failed(Box::new(report)));
+            self.totals.withdrawn += 1;
             if tag.job.is_watched() {
                 self.rouse(&tag.job);
             }
@@ -261,6 +270,7 @@ impl Core {
     fn perform(&mut self, action: Action<Tag>) {
         match action {
             Action::Fail { tag, why } => {
+                self.totals.count(&why);
                 let report = self.report(&tag, why);
                 self.complete(&tag, Verdict::Failed(Box::new(report)));
             }
@@ -359,6 +369,7 @@ impl Core {
         if last_words.is_some() && (starting || !regular) {
             self.start_error.clone_from(&last_words);
         }
+        self.totals.exits += 1;
         self.scheduler.gone(id, status, now(), &mut self.desks);
         let known = self.events.len();
         // The verdicts look at the desk, so it is closed after them.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class DrivenPool(Pool):
+class PumpedPool(Pool):
     """A pool without threads of its own: callbacks, time limits and lost workers are seen to by `pump`.
 
     The owner watches one descriptor, `fileno`, and calls `pump` when it is readable; everything that the pool
@@ -29,6 +29,8 @@ class DrivenPool(Pool):
     #: Made last, when there are workers.
     _pump: _billiard.Pump
     _over = False
+    #: Whether the first argument of each job is its name.
+    _named = False
 
     def __init__(
         self, processes: int | None = None, *, semaphore: Any = None, threads: bool = False, **kwargs: Any
@@ -107,6 +109,7 @@ class DrivenPool(Pool):
             correlation_id,
             False,
             False,
+            args[0] if self._named and args else None,
         )
 
     def withdraw(self, results: Iterable[Any] | None = None) -> list[Any]:
