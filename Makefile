@@ -36,8 +36,11 @@ $(VENV)/.built: $(RUST) $(VENV)/.setup
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
 	@touch $@
 
+CELERY_NEWEST := 5.7.0
+
 demo-celery: build ## lose nothing to a killer of processes, with Celery over Redis
-	@$(BIN)/python examples/celery_app/demo.py
+	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST)
+	@build/celery/$(CELERY_NEWEST)/ours/bin/python examples/celery_app/demo.py
 
 demo: build ## count what is in the standard library, in a pool under attack
 	@$(BIN)/python examples/census.py
@@ -84,13 +87,12 @@ test-celery-original: build ## run the tests with Celery on the original package
 bench: build oracle ## measure against the standard library and the original (choose: BENCH="throughput …")
 	@$(BIN)/python benches/compare.py $(BENCH)
 
-CELERY_BENCHED := 5.7.0
-
 bench-celery: build ## measure Celery's workers on this package and on the original (choose: BENCH="celery_rate …")
-	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_BENCHED)
+	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST)
+	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST) --original
 	@$(BIN)/python benches/compare.py --celery --subjects ours,original --output benches/results/celery.json \
-		--python build/celery/$(CELERY_BENCHED)/ours/bin/python \
-		--original build/celery/$(CELERY_BENCHED)/original/bin/python $(BENCH)
+		--python build/celery/$(CELERY_NEWEST)/ours/bin/python \
+		--original build/celery/$(CELERY_NEWEST)/original/bin/python $(BENCH)
 
 oracle: .oracle/.ready ## install the original package into an environment of its own
 

@@ -125,7 +125,7 @@ def main() -> int:
         require_redis()
         for version in options.versions:
             make(version, ORIGINAL if options.original else OURS)
-        if options.whole or options.make:
+        if options.whole:
             make(NEWEST, ORIGINAL)
             source()
     except Impossible as reason:
