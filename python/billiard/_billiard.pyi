@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Mouth", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -1149,6 +1149,32 @@ class MessageQueue:
     def qsize(self, /) -> int:
         """
         Tell how many objects are in the queue. When the answer is there, it may be different already.
+        """
+
+@final
+class Mouth:
+    """
+    Writes messages to a pipe.
+
+    Args:
+        number: The descriptor of the pipe's end. It stays the caller's.
+
+    Raises:
+        OSError: There is no such descriptor, or none is left.
+    """
+    def __new__(cls, /, number: SupportsIndex) -> Mouth: ...
+    def say(self, /, message: tuple) -> None:
+        """
+        Write a message. Waits until the pipe has taken all of it.
+
+        A signal handler that raises before the first byte is written keeps the message back. Later, the message is finished
+        first; only an exit of the process does not wait for that.
+
+        Args:
+            message: A tuple. If it cannot be pickled, nothing is written.
+
+        Raises:
+            BrokenPipeError: Nobody has the other end any more.
         """
 
 @final
