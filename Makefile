@@ -13,10 +13,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust loom fuzz test-python bench oracle stubs lint fmt clean
+.PHONY: help setup build demo demo-celery test test-rust loom fuzz test-python test-celery test-celery-short \
+	test-celery-original bench bench-celery oracle stubs lint fmt clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.setup ## make .venv and install the pinned tools into it
 
@@ -35,10 +36,16 @@ $(VENV)/.built: $(RUST) $(VENV)/.setup
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
 	@touch $@
 
+CELERY_NEWEST := 5.7.0
+
+demo-celery: build ## lose nothing to a killer of processes, with Celery over Redis
+	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST)
+	@build/celery/$(CELERY_NEWEST)/ours/bin/python examples/celery_app/demo.py
+
 demo: build ## count what is in the standard library, in a pool under attack
 	@$(BIN)/python examples/census.py
 
-test: test-rust test-python ## run all tests, on every Python that is found
+test: test-rust test-python test-celery-short ## run all tests, on every Python that is found; Celery in short
 
 test-rust: setup ## run the Rust tests
 	@if cargo nextest --version >/dev/null 2>&1; \
@@ -68,8 +75,24 @@ fuzz: ## feed every decoder what no peer means, FUZZ_SECONDS each; needs `cargo 
 test-python: build oracle ## run the Python tests, on every Python that is found (choose: PYTHONS="python3.10 …")
 	@.ci/test-pythons $(PYTHONS)
 
+test-celery: build ## run Celery's workers and its own tests on this package, with each Celery (choose: CELERY="--modes fair …")
+	@$(BIN)/python tests/celery/run.py $(CELERY)
+
+test-celery-short: build
+	@$(BIN)/python tests/celery/run.py --short
+
+test-celery-original: build ## run the tests with Celery on the original package: are the tests right?
+	@$(BIN)/python tests/celery/run.py --original $(CELERY)
+
 bench: build oracle ## measure against the standard library and the original (choose: BENCH="throughput …")
 	@$(BIN)/python benches/compare.py $(BENCH)
+
+bench-celery: build ## measure Celery's workers on this package and on the original (choose: BENCH="celery_rate …")
+	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST)
+	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST) --original
+	@$(BIN)/python benches/compare.py --celery --subjects ours,original --output benches/results/celery.json \
+		--python build/celery/$(CELERY_NEWEST)/ours/bin/python \
+		--original build/celery/$(CELERY_NEWEST)/original/bin/python $(BENCH)
 
 oracle: .oracle/.ready ## install the original package into an environment of its own
 

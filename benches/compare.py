@@ -4,6 +4,7 @@
     benches/compare.py throughput limits        these questions
     benches/compare.py --rounds 1 --subjects ours,stdlib roundtrip
     benches/compare.py --readme                 also rewrites the table in README.md
+    benches/compare.py --celery                 those about Celery; `make bench-celery` knows the interpreters
     benches/compare.py --from benches/results/last.json --readme
 
 Every measurement is a process of its own (``python -m questions.NAME SUBJECT``), and the contenders take
@@ -71,6 +72,8 @@ ORDER = (
     "leaks",
 )
 
+CELERY = ("celery_rate", "celery_latency", "celery_ends", "celery_recycling")
+"""Asked only when they are named, or by ``--celery``: they need interpreters that have Celery, and Redis."""
 
 BUSY = 0.5
 """A load above this means that somebody else is using the CPUs."""
@@ -82,7 +85,8 @@ class Refused(Exception):
 
 def all_questions() -> dict[str, Question]:
     found = {module.name for module in pkgutil.iter_modules(questions.__path__)}
-    names = [*(name for name in ORDER if name in found), *sorted(found.difference(ORDER))]
+    known = (*ORDER, *CELERY)
+    names = [*(name for name in known if name in found), *sorted(found.difference(known))]
     return {name: importlib.import_module(f"questions.{name}").QUESTION for name in names}
 
 
@@ -242,7 +246,8 @@ def parse() -> argparse.Namespace:
     known = all_questions()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     option = parser.add_argument
-    option("questions", nargs="*", metavar="QUESTION", help=f"default: all of {', '.join(known)}")
+    option("questions", nargs="*", metavar="QUESTION", help=f"default: all of {', '.join(ORDER)}")
+    option("--celery", action="store_true", help=f"ask {', '.join(CELERY)}")
     option("--rounds", type=int, help="rounds of ours, and the most that a peer gets")
     option("--subjects", default=",".join(NAMES), help="comma-separated; default: %(default)s")
     option("--python", default=environment(".venv"), help="interpreter that has ours")
@@ -254,7 +259,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := set(options.questions).difference(known):
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
-    options.questions = [known[name] for name in options.questions or known]
+    options.questions = [known[name] for name in options.questions or (CELERY if options.celery else ORDER)]
     options.subjects = [name for name in NAMES if name in options.subjects.split(",")]
     return options
 

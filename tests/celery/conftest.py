@@ -1,0 +1,74 @@
+"""Integration with the real Celery, over a real Redis: ``make test-celery``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+try:
+    metadata.version("celery")
+    HERE = True
+except metadata.PackageNotFoundError:
+    # Where the package itself is tested there is no Celery: nothing here can even be imported.
+    HERE = False
+    collect_ignore_glob = ["test_*.py"]
+
+if HERE:
+    from servers import RedisServer
+    from workers import Mode, Worker, available_modes, original
+
+    @pytest.fixture(scope="session")
+    def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+        with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+            yield running
+
+    Starter = Callable[..., Worker]
+    _numbers = itertools.count(1)
+
+    def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+        if "mode" in metafunc.fixturenames:
+            wanted = metafunc.definition.get_closest_marker("modes")
+            names = wanted.args if wanted else ("fair", "fast", "blocking", "native", "native_blocking")
+            modes = [mode for mode in available_modes() if mode.name in names]
+            metafunc.parametrize("mode", modes, ids=[mode.name for mode in modes], scope="session")
+
+    def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+        """Skip what the original is known to do wrong, where it is the one under test."""
+        if original():
+            for item in items:
+                for marker in item.iter_markers("better"):
+                    item.add_marker(pytest.mark.skip(reason=f"the original: {marker.args[0]}"))
+
+    @pytest.fixture(scope="session")
+    def worker(server: RedisServer, mode: Mode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+        """A worker with two processes that serves all tests of its mode that do not end it."""
+        shared = Worker(server, tmp_path_factory.mktemp(mode.name), mode, next(_numbers))
+        try:
+            yield shared.start()
+            assert shared.stop() == os.EX_OK
+        finally:
+            shared.destroy()
+
+    @pytest.fixture
+    def start_worker(server: RedisServer, mode: Mode, tmp_path: Path) -> Iterator[Starter]:
+        """Start workers for one test; what they leave is ended with it."""
+        started: list[Worker] = []
+
+        def start(*options: str, **arguments: object) -> Worker:
+            one = Worker(server, tmp_path, mode, next(_numbers), *options, **arguments)  # type: ignore[arg-type]
+            started.append(one)
+            return one.start()
+
+        yield start
+        for one in started:
+            one.destroy()
+
+    @pytest.fixture
+    def key(request: pytest.FixtureRequest) -> str:
+        """Name what the tasks of this test say, and nobody else does."""
+        return f"test:{next(_numbers)}:{request.node.name}"

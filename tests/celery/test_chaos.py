@@ -1,0 +1,32 @@
+"""Processes are killed at random while they work; every task has its effect in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+
+import pytest
+from workers import Worker
+
+KILLS = 200
+TASKS = 800
+
+
+@pytest.mark.long
+@pytest.mark.modes("fair", "native")
+def test_nothing_is_lost_to_random_kills(start_worker, key: str) -> None:
+    worker: Worker = start_worker("-c", "4")
+    choice = random.Random(20261128)
+    sent = [worker.send("leave_trace", key, number, 0.05) for number in range(TASKS)]
+    for _ in range(KILLS):
+        time.sleep(choice.uniform(0.01, 0.09))
+        if children := worker.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(choice.choice(children), signal.SIGKILL)
+    for one in sent:
+        one.get(timeout=60)
+    assert worker.traces(key) == set(range(TASKS))
+    assert worker.stop() == os.EX_OK
