@@ -14,6 +14,7 @@ import threading
 from . import _billiard
 from ._billiard import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
 from ._events import Events
+from ._freezing import frozen
 from ._given import Parcel, shared
 from ._preload import load_ahead, thread_limits
 from ._semaphore import LaxBoundedSemaphore
@@ -114,6 +115,9 @@ class Pool(Events, Submitting):
         shared: Any object that can be pickled. Each worker gets it once, when it begins, and its tasks have
             it from `shared`; arrays and other buffers in it are in memory once, for all of them, and cannot
             be written to. ``None`` for nothing. ``docs/shared-memory.md`` tells more.
+        freeze: True: workers that are copies of this process leave what it had at that time alone when they
+            collect garbage, so that the memory stays common to all. What they *use* is still copied, for its
+            reference count. If the program has called `gc.freeze` itself, nothing more is done.
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
@@ -165,6 +169,7 @@ class Pool(Events, Submitting):
         serializer: Serializer = None,
         threads_per_worker: int | str | None = None,
         shared: Any = None,
+        freeze: bool = False,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         if not threads:
@@ -198,6 +203,7 @@ class Pool(Events, Submitting):
         self._serializer = serializer if serializer is not None else self._ctx._serializer
         self._environment = thread_limits(threads_per_worker, self._processes, self._ctx)
         self._preload = load_ahead(self._ctx, preload)
+        self._freeze = freeze
         if shared is not None:
             self._parcel = Parcel(shared, self._serializer)
 
@@ -306,7 +312,8 @@ class Pool(Events, Submitting):
         process.daemon = True
         process.index = i
         try:
-            process.start()
+            with frozen(self._freeze):
+                process.start()
         except BaseException:
             self._pool.remove(process)
             raise
