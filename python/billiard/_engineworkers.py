@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from ._events import Events
+from ._freezing import frozen
 from ._loopworker import EX_OK, EX_RECYCLE
 from .common import human_status
 from .util import error, get_logger
@@ -28,6 +29,7 @@ class EngineWorkers(Events):
     _processes: int
     _closed: list[bool]
     _parcel: Parcel | None
+    _freeze: bool
     _terminate: Any
     terminate: Callable[[], None]
     _worker_process: Callable[..., Any]
@@ -90,7 +92,8 @@ class EngineWorkers(Events):
         process.daemon = True
         process.index = i
         try:
-            process.start()
+            with frozen(self._freeze):
+                process.start()
         except BaseException:
             self._pool.remove(process)
             raise

@@ -117,6 +117,9 @@ class Pool(EngineWorkers, Submitting, Driven):
         shared: Any object that can be pickled. Each worker gets it once, when it begins, and its tasks have
             it from `shared`; arrays and other buffers in it are in memory once, for all of them, and cannot
             be written to. ``None`` for nothing. ``docs/shared-memory.md`` tells more.
+        freeze: True: workers that are copies of this process leave what it had at that time alone when they
+            collect garbage, so that the memory stays common to all. What they *use* is still copied, for its
+            reference count. If the program has called `gc.freeze` itself, nothing more is done.
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
@@ -168,6 +171,7 @@ class Pool(EngineWorkers, Submitting, Driven):
         serializer: Serializer = None,
         threads_per_worker: int | str | None = None,
         shared: Any = None,
+        freeze: bool = False,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         self._driven = not threads or is_overridden(self, "get_process_queues")
@@ -201,6 +205,7 @@ class Pool(EngineWorkers, Submitting, Driven):
         self._serializer = serializer if serializer is not None else self._ctx._serializer
         self._environment = thread_limits(threads_per_worker, self._processes, self._ctx)
         self._preload = load_ahead(self._ctx, preload)
+        self._freeze = freeze
         if shared is not None:
             self._parcel = Parcel(shared, self._serializer)
         self._state = RUN

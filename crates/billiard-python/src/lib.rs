@@ -20,8 +20,8 @@ mod holding;
 mod letters;
 mod locks;
 mod manager;
-mod named;
 mod mouth;
+mod named;
 mod pickling;
 mod plain;
 mod process;
@@ -73,8 +73,9 @@ mod _billiard {
     #[pymodule_export]
     use crate::manager::{Hall, Line};
     #[pymodule_export]
-    use crate::named::{named_create, named_let_go, named_open, named_remove, named_remove_all, named_sweep};
     use crate::mouth::Mouth;
+    #[pymodule_export]
+    use crate::named::{named_create, named_let_go, named_open, named_remove, named_remove_all, named_sweep};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]

@@ -388,9 +388,15 @@ impl SemLock {
         Self::enter(slf)
     }
 
-    #[pyo3(signature = (*args: "object"))]
-    fn __exit__(&self, args: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let _ = args;
+    #[pyo3(signature = (kind = None, value = None, traceback = None))]
+    fn __exit__(
+        &self,
+        kind: Option<&Bound<'_, PyAny>>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        // Named, since a tuple of them would have to be made.
+        let _ = (kind, value, traceback);
         self.give()
     }
 

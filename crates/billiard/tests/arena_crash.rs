@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::SeqCst;
 mod runner;
 
 use billiard::arena::{Cell, Usage, trim, usage};
-use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, exit_now, fork, poll};
+use billiard::sys::named::{self, Sweep};
+use billiard::sys::{Deadline, ExitStatus, Forked, PidFd, exit_now, fork, pid, poll};
 
 const PATIENCE: f64 = 60.0;
 const MIB: usize = 1 << 20;
@@ -32,6 +33,14 @@ fn main() -> ExitCode {
         killed_at_a_place();
         return ExitCode::SUCCESS;
     }
+    if has("--named") {
+        killed_with_a_name();
+        return ExitCode::SUCCESS;
+    }
+    if has("--sweep") {
+        named::sweep(Sweep::Passing);
+        return ExitCode::SUCCESS;
+    }
     if has("--holders") {
         a_hundred_killed_holders();
         return ExitCode::SUCCESS;
@@ -41,6 +50,10 @@ fn main() -> ExitCode {
         let name = format!("killed_at_{}_{times}", place.replace('.', "_"));
         tests.push((name, Box::new(move || alone("--killed", Some(format!("{place}:{times}"))))));
     }
+    for place in ["named.furnished", "named.sweeping"] {
+        let name = format!("killed_at_{}", place.replace('.', "_"));
+        tests.push((name, Box::new(move || alone("--named", Some(format!("{place}:1"))))));
+    }
     let name = "a_hundred_killed_holders_leave_nothing";
     tests.push((name.into(), Box::new(|| alone("--holders", None))));
     runner::run(&tests)
@@ -49,9 +62,10 @@ fn main() -> ExitCode {
 /// Runs a part of this program in a process of its own.
 fn alone(what: &str, place: Option<String>) -> bool {
     let mut program = Command::new(std::env::current_exe().expect("a running program has a path"));
-    if let Some(place) = place {
-        program.env("BILLIARD_FAILPOINT", place);
-    }
+    match place {
+        Some(place) => program.env("BILLIARD_FAILPOINT", place),
+        None => program.env_remove("BILLIARD_FAILPOINT"),
+    };
     program.arg(what).status().expect("a process can be started").success()
 }
 
@@ -105,6 +119,24 @@ fn killed_at_a_place() {
     drop(shared);
     trim();
     assert_eq!(usage(), Usage::default());
+}
+
+/// Makes shared memory with a name, or removes what the dead have left.
+fn killed_with_a_name() {
+    let name = format!("billiard-crash-{}", pid());
+    let path = format!("/dev/shm/{name}");
+    // The first one is killed while it makes it, or at its end; the second one while it sweeps.
+    let maker = child(|| {
+        let made = named::create(&name, 4096, Some(pid())).expect("there is memory");
+        named::let_go(&made).expect("it is open");
+        billiard::sys::signal::raise(9);
+    });
+    assert_eq!(end_of(&maker), ExitStatus::Signal(9));
+    let sweeper = child(|| named::sweep(Sweep::Passing));
+    end_of(&sweeper);
+    // Whatever has happened to them, the next one that passes by, and is not killed, finds nothing in its way.
+    assert!(alone("--sweep", None));
+    assert!(!std::path::Path::new(&path).exists(), "the name is left");
 }
 
 /// Shared memory of the whole system, in KiB.

@@ -63,6 +63,10 @@ impl Doorman {
         self
     }
 
+    pub(super) const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Takes over who is at another's door.
     pub fn join(&mut self, other: Self) {
         self.visitors.extend(other.visitors);

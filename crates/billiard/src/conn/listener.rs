@@ -73,10 +73,33 @@ impl Listener {
         Ok(Self { socket, address, doorman: Doorman::new(key, md5), owner: me() })
     }
 
+    /// Shows those out who take longer than this to prove that they hold the key; 20 seconds otherwise.
+    #[must_use]
+    pub fn with_patience(self, patience: std::time::Duration) -> Self {
+        let mut this = self;
+        this.doorman.set_patience(patience);
+        this
+    }
+
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Waits for the next one who holds the key, or until the bell is readable.
+    ///
+    /// # Blocking
+    /// Until then, or the deadline. Signals may interrupt it.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    pub(crate) fn admit(
+        &mut self,
+        bell: std::os::fd::BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<Admitted, ConnError> {
+        self.doorman.admit(self.socket.as_fd(), Some(bell), deadline, None)
     }
 
     /// Takes the next connection. None: the deadline has passed first.

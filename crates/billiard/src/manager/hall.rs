@@ -65,6 +65,8 @@ pub struct Hall {
     /// Whether it was the same one as before: then it is likely to be the next, too.
     regular: AtomicBool,
     looks: AtomicU32,
+    /// How long a question may be.
+    limit: u64,
     owner: Identity,
 }
 
@@ -92,8 +94,16 @@ impl Hall {
             last: AtomicU64::new(BELL),
             regular: AtomicBool::new(false),
             looks: AtomicU32::new(0),
+            limit: u64::MAX,
             owner: me(),
         })
+    }
+
+    /// Who announces a longer question than this, in bytes, loses its seat.
+    #[must_use]
+    pub const fn with_limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
@@ -105,7 +115,7 @@ impl Hall {
     /// # Errors
     /// It is no socket, or the kernel cannot watch more.
     pub fn adopt(&self, socket: OwnedFd) -> io::Result<Seat> {
-        let line = Line::over(socket)?;
+        let line = Line::over(socket)?.with_limit(self.limit);
         let mut seats = self.lock();
         let number = seats.next;
         seats.next += 1;
@@ -301,6 +311,15 @@ impl Hall {
     pub fn leave(&self, seat: Seat) -> Option<Line> {
         let mut seats = self.lock();
         self.part(&mut seats, seat)
+    }
+
+    /// Hangs up on everybody.
+    pub fn clear(&self) {
+        let mut seats = self.lock();
+        for (_, line) in seats.lines.drain() {
+            // Closing it is not enough where a forked process holds a copy.
+            let _ = self.poller.remove(&line);
+        }
     }
 
     /// Closes everything, in a forked child: what is watched is the parent's affair.

@@ -61,6 +61,8 @@ pub struct Line {
     found: Option<(usize, usize)>,
     unsent: Vec<u8>,
     spin: Spin,
+    /// How long a message may be.
+    limit: u64,
     /// Whether the kernel knows how long a brief read may take.
     is_limited: bool,
 }
@@ -81,7 +83,25 @@ impl Line {
         let kind = Kind::of(socket.as_fd())?;
         let (bytes, unsent) = (vec![0; USUAL], Vec::new());
         let spin = Spin::over_kernel();
-        Ok(Self { socket, kind, bytes, taken: 0, arrived: 0, found: None, unsent, spin, is_limited: false })
+        Ok(Self {
+            socket,
+            kind,
+            bytes,
+            taken: 0,
+            arrived: 0,
+            found: None,
+            unsent,
+            spin,
+            limit: u64::MAX,
+            is_limited: false,
+        })
+    }
+
+    /// Refuses messages that are longer, in bytes.
+    #[must_use]
+    pub const fn with_limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
     }
 
     /// What it leads through.
@@ -152,7 +172,12 @@ impl Line {
             head.arrived(len);
             from += len;
         }
-        Ok(head.length()?.map(|length| (from - self.taken, length)))
+        match head.length()? {
+            Some(announced) if announced > self.limit => {
+                Err(ConnError::TooLong { announced, limit: self.limit })
+            }
+            length => Ok(length.map(|length| (from - self.taken, length))),
+        }
     }
 
     /// Whether all of a message is there. If not, there is room for more of it afterwards.

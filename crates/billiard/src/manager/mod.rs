@@ -5,6 +5,9 @@
 //! thread of its own. What a [`Request`] wants can be read without unpickling anything. Who the clients are is settled before
 //! they come in, by a [`Doorman`](crate::conn::Doorman). `README.md` beside this file tells why it is so.
 //!
+//! A Rust program need not put that together itself: a [`Server`] does, over the objects of a [`Registry`], and a [`Client`]
+//! calls them.
+//!
 //! ```
 //! use std::os::unix::net::UnixStream;
 //! use billiard::manager::{Hall, Line, Look};
@@ -31,10 +34,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod call;
+mod client;
 mod hall;
 mod line;
+mod registry;
 mod request;
+mod server;
 
+pub use call::{Call, CallError, Reply};
+pub use client::{AskError, Client};
 pub use hall::{Hall, Look, Seat};
 pub use line::{Found, Heard, Line};
+pub use registry::{Object, Pace, Refusal, Registry};
 pub use request::{Request, RequestError};
+pub use server::{Server, Settings};

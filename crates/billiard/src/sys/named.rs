@@ -25,11 +25,13 @@
 
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT,
+};
 use rustix::io::Errno;
 
 use super::descriptor::above_standard;
@@ -133,7 +135,7 @@ fn space() -> u64 {
     life::namespace() % SPACES
 }
 
-fn open_at(path: &PathBuf, flags: OFlags) -> io::Result<OwnedFd> {
+fn open_at(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     above_standard(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?)
 }
@@ -151,21 +153,55 @@ fn open_at(path: &PathBuf, flags: OFlags) -> io::Result<OwnedFd> {
 pub fn create(name: &str, len: u64, keeper: Option<i32>) -> Result<OwnedFd, NameError> {
     let task = Task { doing: "make", name };
     let path = task.path()?;
-    let fd = open_at(&path, OFlags::CREATE | OFlags::EXCL).map_err(|error| task.failed(error))?;
-    match furnish(&fd, len, keeper) {
-        Ok(()) => Ok(fd),
-        Err(error) => {
-            // If somebody else has removed it meanwhile, all the better.
-            let _ = fs::remove_file(&path);
-            Err(task.failed(error))
-        }
+    // Before any memory is looked for; if somebody is quicker, the kernel says so later.
+    if fs::symlink_metadata(&path).is_ok() {
+        return Err(task.failed(Errno::EXIST));
     }
+    let made = make(&path, len, keeper);
+    made.map_err(|error| task.failed(error))
+}
+
+/// The name comes last: whoever is killed in the middle of this leaves nothing.
+fn make(path: &Path, len: u64, keeper: Option<i32>) -> io::Result<OwnedFd> {
+    let fd = match open_at(Path::new(FOLDER), OFlags::TMPFILE) {
+        // KERNEL: where the folder is no tmpfs, its file system may not know files without a name.
+        Err(error) if is_unknown(&error) => return make_by_name(path, len, keeper),
+        fd => fd?,
+    };
+    furnish(&fd, len, keeper)?;
+    failpoint::pass("named.furnished");
+    let file = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    match rustix::fs::linkat(CWD, &file, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(fd),
+        // KERNEL: without /proc there is no way to the file.
+        Err(Errno::NOENT) => {
+            drop(fd);
+            make_by_name(path, len, keeper)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL)
+    )
+}
+
+/// The same with the name first, which stays if we are killed before the file says whose it is.
+fn make_by_name(path: &Path, len: u64, keeper: Option<i32>) -> io::Result<OwnedFd> {
+    let fd = open_at(path, OFlags::CREATE | OFlags::EXCL)?;
+    furnish(&fd, len, keeper).inspect_err(|_| {
+        // If somebody else has removed it meanwhile, all the better.
+        let _ = fs::remove_file(path);
+    })?;
+    Ok(fd)
 }
 
 fn furnish(fd: &OwnedFd, len: u64, keeper: Option<i32>) -> io::Result<()> {
     // Before it is marked: from then on, what nobody has locked may go.
     rustix::fs::flock(fd, FlockOperation::LockShared)?;
-    failpoint::pass("named.made");
     match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len) {
         // KERNEL: where the folder is no tmpfs, memory is found when it is touched.
         Err(Errno::OPNOTSUPP) => rustix::fs::ftruncate(fd, len)?,
@@ -340,6 +376,39 @@ mod tests {
         let name = Name::new();
         create(&name.0, 1 << 60, None).unwrap_err();
         assert!(!name.is_there());
+        let path = PathBuf::from(FOLDER).join(&name.0);
+        make_by_name(&path, 1 << 60, None).unwrap_err();
+        assert!(!name.is_there());
+    }
+
+    #[test]
+    fn where_files_need_a_name_it_is_made_by_name() {
+        let name = Name::new();
+        let path = PathBuf::from(FOLDER).join(&name.0);
+        let made = make_by_name(&path, 100, Some(pid())).unwrap();
+        assert_eq!(make_by_name(&path, 1, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let kept = fs::metadata(&path).unwrap();
+        let keeper = Keeper::of(pid()).unwrap();
+        assert_eq!(Kept::read(kept.atime(), kept.atime_nsec()), Kept::By(keeper));
+        assert_eq!(
+            rustix::fs::fstat(&made).unwrap().st_ino,
+            rustix::fs::fstat(open(&name.0).unwrap()).unwrap().st_ino
+        );
+    }
+
+    #[test]
+    fn of_many_who_make_it_at_once_one_does() {
+        let name = Name::new();
+        let made = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8)
+                .map(|_| {
+                    let make = || create(&name.0, 4096, Some(pid())).is_ok();
+                    std::thread::Builder::new().spawn_scoped(scope, make).unwrap()
+                })
+                .collect();
+            makers.into_iter().map(|maker| usize::from(maker.join().unwrap())).sum::<usize>()
+        });
+        assert_eq!(made, 1);
     }
 
     #[test]

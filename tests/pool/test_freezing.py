@@ -1,0 +1,73 @@
+"""Memory that forked workers have in common stays so when they collect garbage."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+import billiard
+
+MIB = 1 << 20
+#: A list with its collector's head has more than 64 bytes, and nothing but the collector writes to it here.
+COUNT = 300_000
+kept = []
+
+
+def memory_of_its_own():
+    with open("/proc/self/smaps_rollup") as rollup:
+        fields = (line.split() for line in rollup)
+        return next(int(field[1]) * 1024 for field in fields if field[0] == "Private_Dirty:")
+
+
+def collect():
+    """How much memory collecting garbage takes, and how much is out of the collector's reach."""
+    before = memory_of_its_own()
+    gc.collect()
+    return memory_of_its_own() - before, gc.get_freeze_count()
+
+
+@pytest.fixture
+def many():
+    """Many objects of the program, and nothing that the test runner has frozen."""
+    gc.unfreeze()
+    kept.extend([] for _ in range(COUNT))
+    yield
+    kept.clear()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("many")
+def test_frozen_memory_is_not_copied_and_thaws_here(make_pool):
+    fork = billiard.get_context("fork")
+    taken, count = make_pool(1, context=fork).apply(collect)
+    assert taken > COUNT * 64 / 2
+    assert count < COUNT
+    taken, count = make_pool(1, context=fork, freeze=True).apply(collect)
+    assert taken < 4 * MIB
+    assert count >= COUNT
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("many")
+def test_replacements_are_frozen_too(make_pool):
+    pool = make_pool(1, context=billiard.get_context("fork"), freeze=True, maxtasksperchild=1)
+    for _ in range(3):
+        taken, count = pool.apply(collect)
+        assert taken < 4 * MIB
+        assert count >= COUNT
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("many")
+def test_what_the_program_has_frozen_stays_frozen(make_pool):
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    taken, _ = make_pool(1, context=billiard.get_context("fork"), freeze=True).apply(collect)
+    assert taken < 4 * MIB
+    assert gc.get_freeze_count() == frozen
+
+
+def test_where_nothing_is_copied_it_makes_no_difference(make_pool):
+    assert make_pool(1, context=billiard.get_context("spawn"), freeze=True).apply(abs, (-1,)) == 1
