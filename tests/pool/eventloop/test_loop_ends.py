@@ -291,3 +291,21 @@ def test_threads_serve_a_pool_with_queues_of_its_own(leak_census: None) -> None:
     assert len(told) == 2
     del pool, pending
     told.clear()
+
+
+def test_jobs_of_a_pool_whose_workers_cannot_begin_fail(leak_census: None, logged: list[str]) -> None:  # noqa: ARG001
+    pool = OwnQueues(
+        1,
+        loopworks.Initializers.fails,
+        max_restarts=2,
+        max_restart_freq=60,
+        context=billiard.get_context("fork"),
+    )
+    pending = pool.apply_async(loopworks.double, (1,))
+    with pytest.raises(billiard.exceptions.RestartFreqExceeded):
+        pending.get(30)
+    assert pool._cache == {}
+    pool.terminate()
+    pool.join()
+    assert any("could not maintain" in line for line in logged)
+    del pool, pending
