@@ -1226,7 +1226,7 @@ class Mouth:
         OSError: There is no such descriptor, or none is left.
     """
     def __new__(cls, /, number: SupportsIndex) -> Mouth: ...
-    def say(self, /, message: "tuple[Any, ...]") -> None:
+    def say(self, /, message: "tuple[Any, ...]", wait: "bool" = True) -> "bool":
         """
         Write a message. Waits until the pipe has taken all of it.
 
@@ -1235,9 +1235,13 @@ class Mouth:
 
         Args:
             message: A tuple. If it cannot be pickled, nothing is written.
+            wait: False to write it only if the pipe has room for it now; for messages that are shorter than a page.
+
+        Returns:
+            Whether it was written.
 
         Raises:
-            BrokenPipeError: Nobody has the other end any more.
+            BrokenPipeError: Nobody has the other end any more; or an earlier message was left unfinished.
         """
 
 @final

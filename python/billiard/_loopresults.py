@@ -491,6 +491,10 @@ class IMapIterator(metaclass=_Either):
                 self._cond.notify()
                 self._cache.pop(self._job, None)
 
+    def discard(self) -> None:
+        """Let go of the job: nobody will ask for more of it."""
+        self._cache.pop(self._job, None)
+
     def _ack(self, i: int | None, time_accepted: float, pid: int, *args: Any) -> None:  # noqa: ARG002
         """Note that a worker has begun an item."""
         self._worker_pids.append(pid)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import loopworks
 import pytest
-from harness.looppool import LoopPool
 
 from billiard.exceptions import RestartFreqExceeded, Terminated, WorkerLostError
+from harness.looppool import LoopPool
 
 Outcome = Callable[..., object]
 

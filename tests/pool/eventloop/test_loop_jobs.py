@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import loopworks
 import pytest
-from harness.looppool import LoopPool
 
 import billiard
 from billiard.exceptions import Terminated, WorkerLostError
 from billiard.pool import MaybeEncodingError
+from harness.looppool import LoopPool
 
 Outcome = Callable[..., object]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import loopworks
 import pytest
-from harness.looppool import LoopPool
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from harness.looppool import LoopPool
 
 
 def test_a_soft_limit_is_raised_in_the_task(loop: LoopPool, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_limits_of_the_pool_hold_where_a_job_has_none(
 
 def test_the_owner_may_have_all_limits_looked_at(loop: LoopPool, tmp_path: Path) -> None:
     # As in a drain, where no timer of the loop's fires.
-    loop.arm = loop.on_timeout_set = lambda *args: None
+    loop.arm = loop.on_timeout_set = lambda *_: None
     result = loop.apply_async(loopworks.endure, (str(tmp_path / "begun"),), soft_timeout=0.1, timeout=60)
     loop.run_until((tmp_path / "begun").exists)
     loop.run_until(result.accepted)
