@@ -133,6 +133,8 @@ class Pool(Events, Submitting):
     _wrap_exception = True
     #: The seat of the worker that is being started.
     _seat: _billiard.Seat | None = None
+    #: How often a start that fails is tried again; ``None``: as often as is usual.
+    _start_retries: int | None = None
     #: What its workers are given.
     _parcel: Parcel | None = None
 
@@ -211,6 +213,7 @@ class Pool(Events, Submitting):
             inspect=int(SIG_INSPECT),
             cpus=self._ctx.usable_cpu_count(),
             pickler=pickler_for(self._serializer),
+            retries=self._start_retries,
         )
         self._setup_queues()
         self._taskqueue = TaskQueue(self._engine)
