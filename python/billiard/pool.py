@@ -127,14 +127,14 @@ class Pool(Events, Submitting):
     Source: billiard 4.2.1 ``Pool``. Different here: see the package's list of differences.
     """
 
+    #: How often a start that fails is tried again; ``None``: as often as is usual.
+    _start_retries: int | None = None
     Worker = Worker
     Supervisor = Supervisor
     SoftTimeLimitExceeded = SoftTimeLimitExceeded
     _wrap_exception = True
     #: The seat of the worker that is being started.
     _seat: _billiard.Seat | None = None
-    #: How often a start that fails is tried again; ``None``: as often as is usual.
-    _start_retries: int | None = None
     #: What its workers are given.
     _parcel: Parcel | None = None
 
