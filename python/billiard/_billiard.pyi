@@ -651,7 +651,7 @@ class Engine:
     """
     The engine of a pool.
     """
-    def __new__(cls, /, workers: SupportsIndex, *, tasks_per_worker: SupportsIndex | None, max_restarts: SupportsIndex | None, restart_window: SupportsFloat | SupportsIndex, terminate: SupportsIndex, soft: SupportsIndex, inspect: SupportsIndex, cpus: SupportsIndex, pickler: Any) -> Engine: ...
+    def __new__(cls, /, workers: SupportsIndex, *, tasks_per_worker: SupportsIndex | None, max_restarts: SupportsIndex | None, restart_window: SupportsFloat | SupportsIndex, terminate: SupportsIndex, soft: SupportsIndex, inspect: SupportsIndex, cpus: SupportsIndex, pickler: Any, retries: SupportsIndex | None = None) -> Engine: ...
     def close(self, /) -> None:
         """
         Accept nothing more; finish what was accepted.
@@ -1311,7 +1311,7 @@ class Pump:
         """
     def forget(self, /) -> None:
         """
-        Drop what was not told, for an owner who wants to hear nothing more.
+        Drop what there is to tell about jobs: the owner wants to hear nothing more of those that have ended.
         """
     def pump(self, /, handle: Any, release: Any) -> int:
         """
@@ -1913,7 +1913,7 @@ def pipe(duplex: bool, first_nonblocking: bool, second_nonblocking: bool) -> tup
         OSError: No descriptor is left.
     """
 
-def pool_figures(engine: Engine) -> dict:
+def pool_figures(engine: Engine) -> "dict[str, Any]":
     """
     Tell what a pool has done, and what it is doing.
 
