@@ -69,6 +69,7 @@ fn look(inner: &Inner, core: &mut Core) -> bool {
         scheduler.tick(time, desks);
         core.carry_out();
     }
+    core.desks.tend(time);
     bury_unwatched(inner, core);
     // While much is going on, a regular look costs less than a bell for every message.
     core.polling = taken > 0 || (core.polling && core.active);
