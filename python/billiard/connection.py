@@ -120,22 +120,25 @@ class Connection(_ConnectionBase):
 
 def reduce_connection(conn: Connection) -> tuple[Any, ...]:
     """Pickle a connection: a child that is being started is given its descriptor, others can fetch a copy."""
-    return rebuild_connection, (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
+    whole = (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
+    return rebuild_connection, (*whole, True) if conn.oob else whole
 
 
-def rebuild_connection(df: Any, readable: bool, writable: bool) -> Connection:
+def rebuild_connection(df: Any, readable: bool, writable: bool, oob: bool = False) -> Connection:
     """Unpickle a connection."""
     fd: int = df.detach()
     # What a child inherits has come through an exec; this one need not go through another.
     os.set_inheritable(fd, False)
-    return Connection(fd, readable, writable)
+    connection = Connection(fd, readable, writable)
+    connection.oob = oob
+    return connection
 
 
 reduction.register(Connection, reduce_connection)
 
 
 def Pipe(
-    duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False
+    duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False, *, oob: bool = False
 ) -> tuple[Connection, Connection]:
     """Return two connections with each other.
 
@@ -143,12 +146,17 @@ def Pipe(
         duplex: True for two that both send and receive; false for one that receives and one that sends.
         rnonblock: Whether the first raises `BlockingIOError` where it would have to wait.
         wnonblock: The same for the second.
+        oob: True to have arrays and other large buffers travel beside the objects that they belong to, in memory
+            that the receiver uses in place; see `Connection.oob`. Only processes that have these connections may
+            read or write their descriptors then.
 
     Raises:
         OSError: No descriptor is left.
     """
-    one, other = _billiard.pipe(bool(duplex), bool(rnonblock), bool(wnonblock))
-    return Connection(one, writable=bool(duplex)), Connection(other, readable=bool(duplex))
+    ends = _billiard.pipe(bool(duplex or oob), bool(rnonblock), bool(wnonblock))
+    one, other = Connection(ends[0], writable=bool(duplex)), Connection(ends[1], readable=bool(duplex))
+    one.oob = other.oob = bool(oob)
+    return one, other
 
 
 def address_type(address: object) -> str:

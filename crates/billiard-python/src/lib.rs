@@ -4,6 +4,7 @@
 mod account;
 mod buffers;
 mod calls;
+mod cargo;
 mod codec;
 mod conditions;
 mod connection;
