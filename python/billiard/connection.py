@@ -120,17 +120,22 @@ class Connection(_ConnectionBase):
 
 def reduce_connection(conn: Connection) -> tuple[Any, ...]:
     """Pickle a connection: a child that is being started is given its descriptor, others can fetch a copy."""
-    whole = (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
-    return rebuild_connection, (*whole, True) if conn.oob else whole
+    rebuild = _rebuild_oob if conn.oob else rebuild_connection
+    return rebuild, (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
 
 
-def rebuild_connection(df: Any, readable: bool, writable: bool, oob: bool = False) -> Connection:
+def rebuild_connection(df: Any, readable: bool, writable: bool) -> Connection:
     """Unpickle a connection."""
     fd: int = df.detach()
     # What a child inherits has come through an exec; this one need not go through another.
     os.set_inheritable(fd, False)
-    connection = Connection(fd, readable, writable)
-    connection.oob = oob
+    return Connection(fd, readable, writable)
+
+
+def _rebuild_oob(df: Any, readable: bool, writable: bool) -> Connection:
+    """Unpickle a connection whose buffers travel beside its messages."""
+    connection = rebuild_connection(df, readable, writable)
+    connection.oob = True
     return connection
 
 
