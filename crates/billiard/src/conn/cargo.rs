@@ -172,7 +172,7 @@ pub fn unload(fd: OwnedFd, len: usize) -> Result<Window, ConnError> {
         }
         failpoint::pass("conn.cargo_arrived");
         let back = Return { map: Mapping::new(&fd, 0, HEAD)?, owner: me() };
-        Window::new(&Arc::new(fd), HEAD as u64, len, back).map_err(|(error, _)| error)
+        Window::new(&Arc::new(fd), HEAD as u64, len, None, back).map_err(|(error, _)| error)
     };
     open().map_err(os("use what came beside a message"))
 }
