@@ -41,7 +41,10 @@ def measure(subject: Subject, parameters: Parameters) -> Answer:
     # As many as there may be on their way are the same for everybody.
     queue = package.get_context("fork").Queue(8)
     ends, size = parameters["ends"], parameters["megabytes"] * MEGABYTE
-    count, warm = parameters["total"] * MEGABYTE // size // ends, parameters["warm"] * MEGABYTE // size // ends
+    count, warm = (
+        parameters["total"] * MEGABYTE // size // ends,
+        parameters["warm"] * MEGABYTE // size // ends,
+    )
     put = partial(produce, array=parameters["array"], size=size)
     seconds, got = flow(
         queue,
