@@ -503,6 +503,21 @@ class Connection:
         Raises:
             OSError: The connection is closed on this side.
         """
+    @property
+    def oob(self, /) -> bool:
+        """
+        Whether the large buffers of objects travel beside them, in memory that the receiver uses in place: arrays, and whatever else
+        pickle protocol 5 sends out of band. False from the start, and then what goes over the wire is what it always was. Both ends
+        have to agree: set it on both before anything is sent, or make them with `Pipe(oob=True)`.
+
+        Only `send` and `recv` know of it. `recv_bytes` receives such an object without its buffers.
+
+        Raises:
+            OSError: The connection is closed on this side.
+            ValueError: It cannot carry descriptors: it is no Unix socket.
+        """
+    @oob.setter
+    def oob(self, /, beside: bool) -> None: ...
     def poll(self, /, timeout: SupportsFloat | SupportsIndex | None = ...) -> bool:
         """
         Tell whether something can be received without waiting. The end of the stream counts.

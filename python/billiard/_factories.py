@@ -103,12 +103,12 @@ class Factories:
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
     def Pipe(
-        self, duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False
+        self, duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False, *, oob: bool = False
     ) -> tuple[Connection, Connection]:
         """Return two connections with each other; `billiard.connection.Pipe` describes the arguments."""
         from .connection import Pipe
 
-        return Pipe(duplex, rnonblock, wnonblock)
+        return Pipe(duplex, rnonblock, wnonblock, oob=oob)
 
     def allow_connection_pickling(self) -> None:
         """Have the package's picklers know connections. They do as soon as there are any."""

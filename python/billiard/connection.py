@@ -120,7 +120,8 @@ class Connection(_ConnectionBase):
 
 def reduce_connection(conn: Connection) -> tuple[Any, ...]:
     """Pickle a connection: a child that is being started is given its descriptor, others can fetch a copy."""
-    return rebuild_connection, (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
+    rebuild = _rebuild_oob if conn.oob else rebuild_connection
+    return rebuild, (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
 
 
 def rebuild_connection(df: Any, readable: bool, writable: bool) -> Connection:
@@ -131,11 +132,18 @@ def rebuild_connection(df: Any, readable: bool, writable: bool) -> Connection:
     return Connection(fd, readable, writable)
 
 
+def _rebuild_oob(df: Any, readable: bool, writable: bool) -> Connection:
+    """Unpickle a connection whose buffers travel beside its messages."""
+    connection = rebuild_connection(df, readable, writable)
+    connection.oob = True
+    return connection
+
+
 reduction.register(Connection, reduce_connection)
 
 
 def Pipe(
-    duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False
+    duplex: bool = True, rnonblock: bool = False, wnonblock: bool = False, *, oob: bool = False
 ) -> tuple[Connection, Connection]:
     """Return two connections with each other.
 
@@ -143,12 +151,17 @@ def Pipe(
         duplex: True for two that both send and receive; false for one that receives and one that sends.
         rnonblock: Whether the first raises `BlockingIOError` where it would have to wait.
         wnonblock: The same for the second.
+        oob: True to have arrays and other large buffers travel beside the objects that they belong to, in memory
+            that the receiver uses in place; see `Connection.oob`. Only processes that have these connections may
+            read or write their descriptors then.
 
     Raises:
         OSError: No descriptor is left.
     """
-    one, other = _billiard.pipe(bool(duplex), bool(rnonblock), bool(wnonblock))
-    return Connection(one, writable=bool(duplex)), Connection(other, readable=bool(duplex))
+    ends = _billiard.pipe(bool(duplex or oob), bool(rnonblock), bool(wnonblock))
+    one, other = Connection(ends[0], writable=bool(duplex)), Connection(ends[1], readable=bool(duplex))
+    one.oob = other.oob = bool(oob)
+    return one, other
 
 
 def address_type(address: object) -> str:

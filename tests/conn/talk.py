@@ -33,3 +33,10 @@ def forward(reader, writer):
     target.send(("through", reader.readable, writer.writable, target.writable))
     target.close()
     writer.send("done")
+
+
+def send_array(connection, count):
+    import numpy as np  # noqa: PLC0415 - most of those who talk need none
+
+    connection.send(np.arange(count))
+    connection.close()

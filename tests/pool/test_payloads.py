@@ -2,6 +2,8 @@
 
 import math
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,3 +131,54 @@ def test_a_caller_may_change_a_buffer_as_soon_as_it_is_submitted(pool):
         a[:] = i
         results.append(pool.apply_async(total_and_layout, (a,)))
     assert [r.get()[0] for r in results] == [i * 100_000 for i in range(50)]
+
+
+def shared_memory_of(pid):
+    """How many bytes lie in memory of ours that a process has open, each piece counted once."""
+    pieces = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if "memfd:billiard" in os.readlink(f"/proc/{pid}/fd/{name}"):
+                stat = os.stat(f"/proc/{pid}/fd/{name}")
+                pieces[stat.st_ino] = stat.st_blocks * 512
+        except OSError:
+            continue  # the one that listed the folder
+    return sum(pieces.values())
+
+
+def test_the_memory_of_huge_arrays_goes_back_while_the_pool_is_idle(make_pool):
+    pool = make_pool(1)
+    pool.apply(os.getpid)
+    base = shared_memory_of(os.getpid())
+    array = np.arange(12 << 20)
+    back = pool.apply(identity, (array,))
+    assert np.array_equal(back, array)
+    assert shared_memory_of(os.getpid()) >= base + back.nbytes
+    del back
+    # What stays: 16 MiB on each side, and a little for itself.
+    deadline = time.monotonic() + 30
+    while shared_memory_of(os.getpid()) > base + (34 << 20):
+        assert time.monotonic() < deadline, f"{shared_memory_of(os.getpid()) - base} bytes are left"
+        time.sleep(0.05)
+    assert np.array_equal(pool.apply(identity, (array,)), array)
+
+
+def available_memory():
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * KIB
+    return 0
+
+
+def sparse_ends(array):
+    return array.nbytes, int(array[0]), int(array[-1])
+
+
+@pytest.mark.skipif(
+    "BILLIARD_HUGE_TESTS" not in os.environ or available_memory() < 30 << 30,
+    reason="moves more than 4 GiB: set BILLIARD_HUGE_TESTS where there are 30 GiB free",
+)
+def test_more_than_four_gibibytes(pool):
+    array = np.zeros((4 << 30) + 4096, "u1")
+    array[0], array[-1] = 1, 2
+    assert pool.apply(sparse_ends, (array,)) == (array.nbytes, 1, 2)

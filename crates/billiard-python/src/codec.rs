@@ -296,7 +296,8 @@ impl Pickled {
         !self.buffers.is_empty()
     }
 
-    fn pickle(&self) -> &[u8] {
+    /// The pickle itself.
+    pub(crate) fn pickle(&self) -> &[u8] {
         &self.bytes[self.tag_at + 1..]
     }
 
@@ -319,6 +320,23 @@ impl Pickled {
         Layout { head, starts, len }
     }
 
+    /// For buffers that lie apart from the pickle: the head, where each of them begins, and how many bytes they are.
+    pub(crate) fn beside(&self) -> (Vec<u8>, Vec<usize>, usize) {
+        let mut len = 0_usize;
+        let starts = self.buffers.iter().map(|buffer| {
+            let start = len.next_multiple_of(ALIGN);
+            len = start + buffer.len_bytes();
+            start
+        });
+        let starts = starts.collect();
+        (self.layout().head, starts, len)
+    }
+
+    /// The buffers.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.buffers.iter().map(crate::buffers::piece_of)
+    }
+
     /// How many bytes it will be.
     pub(crate) fn len(&self) -> usize {
         if self.has_buffers() { self.layout().len } else { self.bytes.len() }
@@ -336,8 +354,7 @@ impl Pickled {
             layout = self.layout();
             parts.push((0, Piece::of(&layout.head)));
             parts.push((layout.head.len(), Piece::of(self.pickle())));
-            let buffers = self.buffers.iter().map(crate::buffers::piece_of);
-            parts.extend(layout.starts.iter().copied().zip(buffers));
+            parts.extend(layout.starts.iter().copied().zip(self.pieces()));
         } else {
             parts.push((0, Piece::of(&self.bytes)));
         }

@@ -1,19 +1,24 @@
 //! Connections as Python sees them: whole messages, and the objects in them. What waits, waits outside of the interpreter.
 
 use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use billiard::conn::ConnError;
+use billiard::conn::cargo::Stock;
 use billiard::conn::frame::Head;
 use billiard::conn::transport::{Moved, prepare};
 use billiard::sys::poll::{Awaited, Woken, poll_one};
 use billiard::sys::spin::Spin;
 use billiard::sys::stream::Piece;
-use billiard::sys::{Deadline, listening};
+use billiard::sys::{Deadline, carrying, listening};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::buffers::{Blank, Sink, Source};
+use crate::cargo;
+use crate::codec::Encoder;
 use crate::errors::{BufferTooShort, IntoPyErr};
 use crate::holding::{Direction, Holding, Use, closed};
 use crate::pickling::Pickle;
@@ -24,12 +29,21 @@ use crate::wait::{Blocking, Wait, deadline};
 /// No bytes object is longer, whatever memory there is: it has a head, too.
 const LONGEST: usize = isize::MAX as usize - 4096;
 
+/// What sends objects with their buffers beside them.
+fn usual_encoder(py: Python<'_>) -> PyResult<&'static Encoder> {
+    static ENCODER: PyOnceLock<Encoder> = PyOnceLock::new();
+    ENCODER.get_or_try_init(py, || Encoder::new(python::forking_pickler(py)?.clone()))
+}
+
 /// One end of a stream of messages.
 #[pyclass(frozen, subclass, dict, weakref, module = "billiard._billiard")]
 #[derive(Debug)]
 pub(crate) struct Connection {
     holding: Holding,
     spin: Spin,
+    /// Both ends send large buffers beside their messages.
+    oob: AtomicBool,
+    stock: Stock,
 }
 
 impl Connection {
@@ -48,6 +62,38 @@ impl Connection {
                 Err(ConnError::WouldBlock.into_py_err())
             }
         }
+    }
+
+    /// Sends an object whose buffers lie beside its message, if it has any that are large.
+    fn send_beside(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
+        let pickled = usual_encoder(py)?.pickle(obj, &[])?;
+        if !pickled.has_buffers() {
+            let head = Head::of(pickled.pickle().len());
+            let line = self.holding.enter(Direction::Out)?;
+            let mut pieces = [Piece::of(head.as_bytes()), Piece::of(pickled.pickle())];
+            return self.send_pieces(py, &line, &mut pieces);
+        }
+        let mut loaded = cargo::load(py, &pickled, &self.stock)?;
+        let head = Head::of(loaded.message.len());
+        let line = self.holding.enter(Direction::Out)?;
+        let sent = loaded.begin(py, line.track, &head)?;
+        let mut pieces = [Piece::of(&head.as_bytes()[sent..]), Piece::of(&loaded.message)];
+        // The peer is in the middle of it already: whatever happens now, nothing else can follow.
+        self.send_pieces(py, &line, &mut pieces).inspect_err(|_| self.holding.tear())
+    }
+
+    fn receive_beside<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let line = self.holding.enter(Direction::In)?;
+        let (message, carried) = self.holding.receiving(|partial| {
+            if partial.head.is_untouched() {
+                cargo::first(py, line.track, partial, || self.holding.give_up_reading())?;
+            }
+            let len = self.receive_head(py, &line, partial, None)?;
+            receive_body(py, line.track, partial, len)?;
+            let carried = partial.carried.take();
+            finished(py, partial).map(|message| (message, carried))
+        })?;
+        cargo::read(py, &message, carried)
     }
 
     /// Reads a message into an object of its own.
@@ -94,7 +140,12 @@ impl Connection {
     #[new]
     #[pyo3(signature = (*_args: "Any", **_kwargs: "Any"))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { holding: Holding::none(), spin: Spin::over_kernel() }
+        Self {
+            holding: Holding::none(),
+            spin: Spin::over_kernel(),
+            oob: AtomicBool::new(false),
+            stock: Stock::default(),
+        }
     }
 
     /// Begin to use a descriptor, which belongs to this object from now on.
@@ -141,6 +192,33 @@ impl Connection {
         self.holding.is_writable()
     }
 
+    /// Whether the large buffers of objects travel beside them, in memory that the receiver uses in place: arrays, and whatever else
+    /// pickle protocol 5 sends out of band. False from the start, and then what goes over the wire is what it always was. Both ends
+    /// have to agree: set it on both before anything is sent, or make them with `Pipe(oob=True)`.
+    ///
+    /// Only `send` and `recv` know of it. `recv_bytes` receives such an object without its buffers.
+    ///
+    /// Raises:
+    ///     OSError: The connection is closed on this side.
+    ///     ValueError: It cannot carry descriptors: it is no Unix socket.
+    #[getter]
+    fn oob(&self) -> bool {
+        // Relaxed: nothing hangs on when it is noticed.
+        self.oob.load(Ordering::Relaxed)
+    }
+
+    #[setter]
+    fn set_oob(&self, beside: bool) -> PyResult<()> {
+        if beside && !carrying::can_carry(self.holding.enter(Direction::Either)?.track.fd) {
+            return Err(PyValueError::new_err(
+                "buffers cannot travel beside the messages of this connection, which is no Unix socket; use Pipe(oob=True)",
+            ));
+        }
+        // Relaxed: as above.
+        self.oob.store(beside, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// The descriptor's number.
     ///
     /// Raises:
@@ -152,6 +230,7 @@ impl Connection {
     /// Close this end. A thread that is waiting for the connection goes on waiting, and closes it when it is done.
     fn close(&self) {
         self.holding.close();
+        self.stock.clear();
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -180,6 +259,9 @@ impl Connection {
     ///     BlockingIOError: The connection does not block, and there is no room for the message now.
     fn send(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
         drop(self.holding.enter(Direction::Out)?);
+        if self.oob() {
+            return self.send_beside(py, obj);
+        }
         let pickle = Pickle::of(obj)?;
         let body = pickle.pieces(py);
         let head = Head::of(body.iter().map(Piece::len).sum());
@@ -202,6 +284,9 @@ impl Connection {
     ///     OSError: The connection is closed on this side or cannot receive; or the stream ended inside a message.
     ///     BlockingIOError: The connection does not block, and there is no whole message now.
     fn recv<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.oob() {
+            return self.receive_beside(py);
+        }
         let message = self.receive_bytes(py, None)?;
         python::loads(py)?.call1((message,))
     }

@@ -5,6 +5,7 @@ mod account;
 mod buffers;
 mod bundle;
 mod calls;
+mod cargo;
 mod codec;
 mod conditions;
 mod connection;

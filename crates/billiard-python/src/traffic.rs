@@ -1,6 +1,6 @@
 //! Messages on their way through a descriptor: what can be moved at once is, and for the rest the interpreter is let go.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use billiard::conn::frame::HeadReader;
 use billiard::conn::transport::{Heard, Line, Moved, drain, fill, read_head};
@@ -25,6 +25,8 @@ pub(crate) struct Partial {
     pub(crate) head: HeadReader,
     pub(crate) body: Option<Blank>,
     pub(crate) arrived: usize,
+    /// What came beside the head.
+    pub(crate) carried: Option<OwnedFd>,
 }
 
 /// Where messages go through.

@@ -6,11 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::Mapping;
 use super::gaps::Gaps;
 use crate::failpoint;
-use crate::sys::{Identity, me, memfd};
+use crate::sys::{Identity, Moment, me, memfd, now};
 
 const PAGE: u64 = 4096;
 /// How many extents may be out at once.
@@ -19,8 +20,18 @@ const TABLE: u64 = SLOTS as u64 * 4;
 /// Counts releases, so that the allocator looks for released extents only when there are some. Last word of the header.
 const RELEASES: usize = TABLE as usize;
 const DATA: u64 = TABLE + PAGE;
-/// Freed memory up to this much stays warm for the next message; the rest goes back to the system.
-const KEEP_WARM: u64 = 64 << 20;
+/// Freed memory up to this much stays warm for the next message, as long as the area lives.
+const KEEP_WARM: u64 = 16 << 20;
+/// Up to this much stays for a while, since fresh memory costs more than what is copied into it; the rest goes back to the system at once.
+const KEEP_AWHILE: u64 = 1 << 30;
+const WHILE: Duration = Duration::from_secs(1);
+/// So much is given back at a time: nobody waits longer than that takes.
+const AT_A_TIME: u64 = 32 << 20;
+/// When there is more to give back.
+const SOON: Duration = Duration::from_millis(1);
+/// Extents of so much altogether are worth a look whether they were released. The next look takes twice as long to come each time.
+const WORTH_A_LOOK: u64 = 1 << 20;
+const LONGEST: Duration = Duration::from_secs(64);
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -169,6 +180,11 @@ pub struct Allocator {
     releases_seen: u32,
     /// Bytes that are out.
     out: u64,
+    /// When memory was last freed.
+    freed: Moment,
+    /// How long the next look at what is out is to wait, and when it comes.
+    patience: Duration,
+    look: Option<Moment>,
 }
 
 impl Allocator {
@@ -184,7 +200,48 @@ impl Allocator {
             next_slot: 0,
             releases_seen: 0,
             out: 0,
+            freed: Moment(0),
+            patience: WHILE,
+            look: None,
         }
+    }
+
+    /// Takes back what was released, and gives memory back to the system that nobody has needed for a while. Tells when there will be
+    /// something to do again; `None`: not before the next extent is allocated or released. Whoever has the allocator calls this when
+    /// there is nothing else to do, and at that time.
+    pub fn tend(&mut self) -> io::Result<Option<Moment>> {
+        let time = now();
+        let out = self.out;
+        self.collect()?;
+        if self.out < WORTH_A_LOOK {
+            (self.look, self.patience) = (None, WHILE);
+        } else if self.out < out || self.look.is_none() {
+            (self.look, self.patience) = (Some(time.after(WHILE)), WHILE);
+        } else if self.look.is_some_and(|at| at <= time) {
+            self.patience = (self.patience * 2).min(LONGEST);
+            self.look = Some(time.after(self.patience));
+        }
+        if self.gaps.warm() <= KEEP_WARM {
+            return Ok(self.look);
+        }
+        let cools = self.freed.after(WHILE);
+        if time < cools {
+            return Ok(Some(self.look.map_or(cools, |look| look.min(cools))));
+        }
+        self.cool()?;
+        Ok(if self.gaps.warm() > KEEP_WARM { Some(time.after(SOON)) } else { self.look })
+    }
+
+    /// Gives some warm memory back to the system, from the end.
+    fn cool(&mut self) -> io::Result<()> {
+        let Some((offset, len)) = self.gaps.last_warm() else { return Ok(()) };
+        let most = (self.gaps.warm() - KEEP_WARM).min(AT_A_TIME).next_multiple_of(PAGE);
+        let cold = len.min(most);
+        let end = offset + len - cold;
+        memfd::release(&self.area.fd, self.area.base + end, cold)?;
+        self.gaps.carve(end, cold);
+        self.gaps.put_back(end, cold, false);
+        Ok(())
     }
 
     /// Bytes that are out, in whole pages.
@@ -238,10 +295,13 @@ impl Allocator {
             self.spare_slots.push(slot);
             return Ok(None);
         };
-        if !backed && let Err(error) = memfd::back(&self.area.fd, self.area.base + offset, pages) {
-            self.gaps.put_back(offset, pages, false);
-            self.spare_slots.push(slot);
-            return Err(error);
+        if !backed {
+            if let Err(error) = memfd::back(&self.area.fd, self.area.base + offset, pages) {
+                self.gaps.put_back(offset, pages, false);
+                self.spare_slots.push(slot);
+                return Err(error);
+            }
+            self.area.map()?.populate(offset as usize, pages as usize);
         }
         self.live.insert(slot, Live { offset, len: pages, holder: None });
         self.out += pages;
@@ -318,8 +378,10 @@ impl Allocator {
     }
 
     fn put_back(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        let backed = self.gaps.warm() + len <= KEEP_WARM;
-        if !backed {
+        let backed = self.gaps.warm() + len <= KEEP_AWHILE;
+        if backed {
+            self.freed = now();
+        } else {
             memfd::release(&self.area.fd, self.area.base + offset, len)?;
         }
         self.gaps.put_back(offset, len, backed);
@@ -347,6 +409,8 @@ pub(crate) fn descriptor(head: u64) -> io::Result<(Arc<OwnedFd>, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::Deadline;
+    use crate::sys::poll::readable;
 
     fn area() -> Arc<Area> {
         let (fd, span) = descriptor(0).expect("memfd");
@@ -387,13 +451,69 @@ mod tests {
     fn more_than_the_warm_reserve_goes_back_to_the_system() {
         let area = area();
         let mut owner = Allocator::new(Arc::clone(&area));
+        let blocks = || rustix::fs::fstat(&area.fd).unwrap().st_blocks as u64 * 512;
         let many: Vec<_> = (0..10).map(|_| owner.allocate(16 << 20).unwrap().unwrap()).collect();
+        let kept = owner.allocate(1 << 20).unwrap().unwrap();
+        assert_eq!(owner.tend().unwrap(), owner.look, "what is out may be released without a word");
         for extent in many {
-            owner.reclaim(extent.slot).unwrap();
+            drop(area.lease(extent).unwrap());
         }
-        assert!(owner.gaps.warm() <= KEEP_WARM);
-        let blocks = rustix::fs::fstat(&area.fd).unwrap().st_blocks as u64 * 512;
-        assert!(blocks <= KEEP_WARM + DATA + PAGE, "{blocks} bytes are still backed");
+        let start = now();
+        let next = owner.tend().unwrap().unwrap();
+        assert!(next <= now().after(WHILE) && next >= start.after(WHILE), "it stays for a while");
+        assert!(blocks() > 160 << 20);
+        readable(&[], Deadline::At(next), None).unwrap();
+        let mut turns = 0;
+        while owner.gaps.warm() > KEEP_WARM {
+            assert!(owner.tend().unwrap().is_some());
+            turns += 1;
+        }
+        assert!(turns >= 5, "a little at a time, and not in {turns} turns");
+        assert!(blocks() <= KEEP_WARM + (1 << 20) + DATA + PAGE, "{} bytes are still backed", blocks());
+        let again = owner.allocate(100 << 20).unwrap().unwrap();
+        owner.fill(&again, (100 << 20) - 3, b"end");
+        owner.reclaim(again.slot).unwrap();
+        owner.reclaim(kept.slot).unwrap();
+        assert_eq!(owner.in_use(), 0);
+    }
+
+    #[test]
+    fn what_stays_out_is_looked_at_less_and_less() {
+        let area = area();
+        let mut owner = Allocator::new(Arc::clone(&area));
+        assert_eq!(owner.tend().unwrap(), None);
+        let extent = owner.allocate(WORTH_A_LOOK).unwrap().unwrap();
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let start = now();
+            let next = owner.tend().unwrap().unwrap();
+            waits.push(next.since(start).as_secs());
+            // As if it were time.
+            owner.look = Some(start);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        drop(area.lease(extent).unwrap());
+        owner.tend().unwrap();
+        assert_eq!((owner.look, owner.in_use()), (None, 0));
+    }
+
+    #[test]
+    fn offsets_beyond_four_gibibytes_are_kept_apart() {
+        let area = area();
+        assert!(area.span > 8 << 30, "there is address space for it here");
+        let mut owner = Allocator::new(Arc::clone(&area));
+        // As if five were out already: no test needs so much memory.
+        owner.gaps = Gaps::over(5 << 30, area.span - (5 << 30));
+        let extent = owner.allocate(10_000).unwrap().unwrap();
+        assert_eq!(extent.offset, 5 << 30);
+        owner.fill(&extent, 9_000, b"far");
+        let lease = area.lease(extent).unwrap().unwrap();
+        let mut bytes = Vec::new();
+        lease.read_to(9_000, 3, &mut bytes);
+        assert_eq!(bytes, b"far");
+        let large = Extent { slot: 1, offset: 6 << 30, len: 5 << 30 };
+        assert_eq!(area.lease(large).unwrap().unwrap().into_extent().len, 5 << 30);
+        assert!(area.lease(Extent { len: area.span, ..large }).unwrap().is_none());
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Gaps {
         self.by_size.range(..(true, 0, 0)).map(|(_, len, at)| (*at, *len))
     }
 
+    /// Where the last gap with memory behind it begins, and how long it is.
+    pub(super) fn last_warm(&self) -> Option<(u64, u64)> {
+        self.by_place.iter().rev().find(|(_, gap)| gap.backed).map(|(at, gap)| (*at, gap.len))
+    }
+
     /// Where each gap begins, and how long it is, in order.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {

@@ -124,7 +124,7 @@ impl Mapping {
         room.skip(len);
     }
 
-    /// Has a large range that is about to be written mapped at once. Touching it must be safe.
+    /// Has a large range that is about to be written mapped at once. There must be memory behind it.
     pub(crate) fn populate(&self, offset: usize, len: usize) {
         self.check(offset, len);
         // SAFETY: in bounds, and writable as all of the mapping.

@@ -23,4 +23,4 @@ pub(crate) use extents::descriptor;
 pub use extents::{Allocator, Area, Extent, Lease};
 pub use mapping::Mapping;
 pub use rooms::{Usage, trim, usage};
-pub use window::Window;
+pub use window::{Shelf, Window};

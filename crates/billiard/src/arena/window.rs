@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null_mut;
 use std::sync::atomic::AtomicU8;
@@ -41,16 +42,80 @@ extern "C" fn before_fork() {
     }
 }
 
+/// Mappings of one file that nobody uses any more. The next window on the same part takes one, with all its pages: to map and unmap
+/// several megabytes costs more than to copy them.
+///
+/// # Fork
+/// A child has none: what its parent has put there stays mapped, and unused.
+#[derive(Debug)]
+pub struct Shelf(PerProcess<Mutex<Vec<Spare>>>);
+
+#[derive(Debug)]
+struct Spare {
+    start: *mut u8,
+    len: usize,
+    offset: u64,
+}
+
+// SAFETY: the pointer is to a mapping of this process that nobody uses.
+unsafe impl Send for Spare {}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        // SAFETY: a mapping of ours that nobody uses.
+        unsafe { libc::munmap(self.start.cast(), self.len) };
+    }
+}
+
+/// So many bytes of them are kept.
+const MOST_SPARE: usize = 128 << 20;
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self(PerProcess::new())
+    }
+}
+
+impl Shelf {
+    fn spares(&self) -> MutexGuard<'_, Vec<Spare>> {
+        self.0.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, offset: u64, len: usize) -> Option<*mut u8> {
+        let mut spares = self.spares();
+        let index = spares.iter().position(|spare| (spare.offset, spare.len) == (offset, len))?;
+        let spare = ManuallyDrop::new(spares.swap_remove(index));
+        Some(spare.start)
+    }
+
+    fn put(&self, spare: Spare) {
+        let mut spares = self.spares();
+        spares.push(spare);
+        let mut whole: usize = spares.iter().map(|spare| spare.len).sum();
+        // The oldest first.
+        spares.retain(|spare| {
+            let stays = whole <= MOST_SPARE;
+            if !stays {
+                whole -= spare.len;
+            }
+            stays
+        });
+    }
+}
+
 /// A part of shared memory, mapped to be used in place.
 #[derive(Debug)]
 pub struct Window {
     pane: Arc<Pane>,
     number: u64,
+    /// Whether the pages of it may be mapped already.
+    used: bool,
 }
 
 impl Window {
     /// Maps `len` bytes of `fd` from `offset` on, a multiple of the page size. `hold` keeps them from being used for
-    /// something else, and is dropped once this process has nothing to do with them any more.
+    /// something else, and is dropped once this process has nothing to do with them any more. `shelf` is that of this file, if it has
+    /// one.
     ///
     /// # Errors
     /// The kernel maps no more; `hold` is handed back.
@@ -61,23 +126,26 @@ impl Window {
         fd: &Arc<OwnedFd>,
         offset: u64,
         len: usize,
+        shelf: Option<&Arc<Shelf>>,
         hold: H,
     ) -> Result<Self, (io::Error, H)> {
         // SAFETY: the handler lives as long as the program; it runs in an ordinary thread, before anything of the fork is done.
         REGISTERED.call_once(|| unsafe {
             libc::pthread_atfork(Some(before_fork), None, None);
         });
-        let start = match map(fd, offset, len, libc::MAP_SHARED) {
+        let spare = shelf.and_then(|shelf| shelf.take(offset, len));
+        let start = match spare.map_or_else(|| map(fd, offset, len, libc::MAP_SHARED), Ok) {
             Ok(start) => start,
             Err(error) => return Err((error, hold)),
         };
         let hold: Mutex<Option<Hold>> = Mutex::new(Some(Box::new(hold)));
-        let pane = Arc::new(Pane { start, len, fd: Arc::clone(fd), offset, hold });
+        let pane =
+            Arc::new(Pane { start, len, fd: Arc::clone(fd), offset, shelf: shelf.map(Arc::clone), hold });
         let mut open = open();
         let number = open.next;
         open.next += 1;
         open.panes.insert(number, Arc::downgrade(&pane));
-        Ok(Self { pane, number })
+        Ok(Self { pane, number, used: spare.is_some() })
     }
 
     /// How many bytes it has.
@@ -94,6 +162,9 @@ impl Window {
 
     /// Has what is there mapped at once, for reading and for writing, and not page by page at the first touch.
     pub fn prepare(&self) {
+        if self.used {
+            return;
+        }
         // KERNEL: MADV_POPULATE_READ since 5.14; EINVAL before, and pages come at the first touch. In a shared mapping of
         // memory what can be read can be written.
         // SAFETY: a mapping of ours; the advice changes nothing that is in it. That it was refused makes no difference to anybody.
@@ -124,6 +195,7 @@ struct Pane {
     len: usize,
     fd: Arc<OwnedFd>,
     offset: u64,
+    shelf: Option<Arc<Shelf>>,
     /// `None`: the memory is private.
     hold: Mutex<Option<Hold>>,
 }
@@ -200,9 +272,12 @@ impl Pane {
 
 impl Drop for Pane {
     fn drop(&mut self) {
-        // SAFETY: a mapping of ours, which nobody uses any more: pointers into it are only valid while the window lives. What held
-        // its memory is dropped afterwards.
-        unsafe { libc::munmap(self.start.cast(), self.len) };
+        // Pointers into it are only valid while the window lives, so nobody uses it any more. What held its memory is dropped afterwards.
+        let spare = Spare { start: self.start, len: self.len, offset: self.offset };
+        let is_shared = self.hold.get_mut().unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_shared && let Some(shelf) = &self.shelf {
+            shelf.put(spare);
+        }
     }
 }
 
@@ -238,7 +313,7 @@ mod tests {
     fn made(pages: u64) -> (Arc<OwnedFd>, Window, Arc<AtomicU32>) {
         let fd = Arc::new(memfd::create(pages * 4096, pages * 4096).unwrap());
         let dropped = Arc::new(AtomicU32::new(0));
-        let window = Window::new(&fd, 0, pages as usize * 4096, Counted(Arc::clone(&dropped)));
+        let window = Window::new(&fd, 0, pages as usize * 4096, None, Counted(Arc::clone(&dropped)));
         (fd, window.map_err(|(error, _)| error).unwrap(), dropped)
     }
 
@@ -313,9 +388,31 @@ mod tests {
     }
 
     #[test]
+    fn a_mapping_is_used_again_for_the_same_part_unless_it_became_private() {
+        let fd = Arc::new(memfd::create(16 * 4096, 16 * 4096).unwrap());
+        let shelf = Arc::new(Shelf::default());
+        let open = |page: u64, pages: usize| {
+            Window::new(&fd, page * 4096, pages * 4096, Some(&shelf), ())
+                .map_err(|(error, ())| error)
+                .unwrap()
+        };
+        let start = open(2, 3).pointer(0, 1);
+        let again = open(2, 3);
+        assert!(again.used && again.pointer(0, 1) == start);
+        assert!(!open(2, 3).used, "it is in use");
+        assert!(!open(2, 4).used && !open(3, 3).used);
+        shelf.spares().clear();
+        again.pane.make_private();
+        drop(again);
+        assert!(shelf.spares().is_empty());
+        memfd::write_at(&fd, 2 * 4096, b"new").unwrap();
+        assert_eq!(byte(&open(2, 3), 0).load(SeqCst), b'n');
+    }
+
+    #[test]
     fn what_cannot_be_mapped_is_handed_back() {
         let fd = Arc::new(memfd::create(4096, 0).unwrap());
-        let (error, hold) = Window::new(&fd, 1, 4096, "held").unwrap_err();
+        let (error, hold) = Window::new(&fd, 1, 4096, None, "held").unwrap_err();
         assert_eq!((error.kind(), hold), (io::ErrorKind::InvalidInput, "held"));
     }
 }

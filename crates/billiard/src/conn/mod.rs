@@ -4,6 +4,7 @@
 //! waits for descriptors, and goes on where it was interrupted. `README.md` beside this file tells what goes over the wire.
 
 pub mod auth;
+pub mod cargo;
 mod connection;
 mod conversation;
 mod doorman;

@@ -157,7 +157,8 @@ impl Runtime {
     /// Sleeps until there may be something to do. `interrupts` end the wait too.
     ///
     /// # Blocking
-    /// Until the parent hands over a task or says to leave, or a signal handler runs.
+    /// Until the parent hands over a task or says to leave, or a signal handler runs; or it is time to look after the memory of large
+    /// results, which the next sleep does.
     pub fn sleep(&mut self, interrupts: Option<Interrupts<'_>>) -> Result<Woken, WorkerError> {
         self.seat.doze(Asleep::Idle);
         failpoint::pass("dozing");
@@ -166,16 +167,22 @@ impl Runtime {
             return Ok(Woken::Ready);
         }
         let slept = now();
-        let woken = self.wait_for_bell(interrupts)?;
+        // What cannot be given back to the system now is used again, or goes back later.
+        let tended = self.rooms.as_mut().and_then(|rooms| rooms.tend().unwrap_or(None));
+        let woken = self.wait_for_bell(tended.map_or(Deadline::Never, Deadline::At), interrupts)?;
         if woken == Woken::Ready {
             self.spin.slept(now().since(slept));
         }
         Ok(woken)
     }
 
-    fn wait_for_bell(&self, interrupts: Option<Interrupts<'_>>) -> Result<Woken, WorkerError> {
+    fn wait_for_bell(
+        &self,
+        deadline: Deadline,
+        interrupts: Option<Interrupts<'_>>,
+    ) -> Result<Woken, WorkerError> {
         use std::os::fd::AsFd;
-        let woken = readable(&[self.seat.bell.as_fd()], Deadline::Never, interrupts);
+        let woken = readable(&[self.seat.bell.as_fd()], deadline, interrupts);
         self.seat.rise();
         self.seat.bell.clear();
         woken.map_err(|source| WorkerError::Os { doing: "wait for work", source })
@@ -265,7 +272,7 @@ impl Runtime {
                 break;
             }
             // A handler that runs now must not tear the message: it is run after the result is out.
-            self.wait_for_bell(None)?;
+            self.wait_for_bell(Deadline::Never, None)?;
         }
         failpoint::pass("published");
         self.hub.announce(&mut self.rung);

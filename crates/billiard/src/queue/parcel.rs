@@ -166,7 +166,8 @@ impl Parcel {
             return None;
         }
         let (at, hold) = (DATA + self.loan.at(0), Arc::clone(self));
-        let window = Window::new(&self.loan.store.fd, at, self.len, hold).ok();
+        let store = &self.loan.store;
+        let window = Window::new(&store.fd, at, self.len, Some(&store.shelf), hold).ok();
         failpoint::pass("queue_window_open");
         window
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use super::layout::{AT_BACKED, AT_BITMAP, DATA, MAPPED, SEGMENT, WARM};
 use super::loans::Row;
 use super::warmth;
-use crate::arena::Mapping;
+use crate::arena::{Mapping, Shelf};
 use crate::sys::stream::{Piece, Room};
 use crate::sys::{PerProcess, memfd};
 
@@ -26,6 +26,8 @@ pub(super) struct Store {
     segments: u64,
     /// A bit for each mapped segment: whether this process has written to it.
     seen: PerProcess<[AtomicU64; SEEN]>,
+    /// Mappings of rows that were used in place.
+    pub(super) shelf: Arc<Shelf>,
 }
 
 const _: () = assert!(WARM.is_multiple_of(BITS));
@@ -51,7 +53,7 @@ const fn backed_at(segment: u64) -> (usize, u64) {
 impl Store {
     pub(super) fn new(fd: Arc<OwnedFd>, span: u64) -> io::Result<Self> {
         let map = Mapping::new(&fd, 0, (DATA + MAPPED) as usize)?;
-        Ok(Self { fd, map, segments: span / SEGMENT, seen: PerProcess::new() })
+        Ok(Self { fd, map, segments: span / SEGMENT, seen: PerProcess::new(), shelf: Arc::default() })
     }
 
     /// A message's header, or a jump.

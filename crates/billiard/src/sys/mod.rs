@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "system calls and fork live here, each wrapped at the lowest level")]
 
 mod alarm;
+pub mod carrying;
 pub mod cgroup;
 mod clock;
 pub mod cpu;

@@ -13,15 +13,17 @@ pub(crate) fn prepare(room: &Room<'_>) {
     if room.left() >= HUGE {
         // KERNEL: transparent huge pages may be turned off or not compiled in; EINVAL then.
         advise(room, HUGE, libc::MADV_HUGEPAGE);
-        populate(room);
+        // KERNEL: MADV_POPULATE_WRITE since 5.14; EINVAL before, and pages come at the first touch.
+        advise(room, rustix::param::page_size(), libc::MADV_POPULATE_WRITE);
     }
 }
 
-/// The same for any memory, and without a wish for huge pages.
+/// Has a large room of shared memory, which has memory behind it, mapped at once.
 pub(crate) fn populate(room: &Room<'_>) {
     if room.left() >= HUGE {
-        // KERNEL: MADV_POPULATE_WRITE since 5.14; EINVAL before, and pages come at the first touch.
-        advise(room, rustix::param::page_size(), libc::MADV_POPULATE_WRITE);
+        // KERNEL: MADV_POPULATE_READ since 5.14; EINVAL before, and pages come at the first touch. What is mapped shared for reading
+        // is mapped for writing too, and many pages at a time, as for writing they would not be.
+        advise(room, rustix::param::page_size(), libc::MADV_POPULATE_READ);
     }
 }
 

@@ -74,6 +74,7 @@ pub(super) fn look(inner: &Inner, core: &mut Core) -> bool {
         scheduler.tick(time, desks);
         core.carry_out();
     }
+    core.desks.tend(time);
     bury_unwatched(inner, core);
     // While much is going on, a regular look costs less than a bell for every message. An owner who drives the engine has
     // other things to do between two looks, and they are enough.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::super::Message;
 use super::super::ring::{Consumer, Head, Position, Producer};
@@ -11,7 +12,10 @@ use super::super::seat::{Asleep, Hub, Seat};
 use super::super::worker::{DEFINE, INLINE_MOST, TASK, TASK_SHARED, TELL, encode_extent};
 use crate::arena::{Allocator, Extent, Lease};
 use crate::process::Child;
-use crate::sys::Moment;
+use crate::sys::{Moment, now};
+
+/// After tasks with large arguments, so long until somebody looks after the memory of these.
+const CALM: Duration = Duration::from_secs(1);
 
 /// What travels to a worker for one task.
 #[derive(Debug)]
@@ -56,12 +60,11 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    fn forget(&mut self, key: TaskKey) {
-        if self.flights.front().is_some_and(|f| f.key == key) {
-            self.flights.pop_front();
-        } else {
-            self.flights.retain(|f| f.key != key);
-        }
+    /// Whether it has had an extent.
+    fn forget(&mut self, key: TaskKey) -> bool {
+        let index = self.flights.iter().position(|f| f.key == key);
+        let flight = index.and_then(|index| self.flights.remove(index));
+        flight.is_some_and(|flight| flight.extent.is_some())
     }
 }
 
@@ -106,11 +109,13 @@ pub(super) struct Desks {
     functions: Vec<Arc<[u8]>>,
     hub: Arc<Hub>,
     rooms: Arc<Mutex<Allocator>>,
+    /// When to look after the memory of arguments.
+    pub(super) tend_at: Option<Moment>,
 }
 
 impl Desks {
     pub(super) const fn new(hub: Arc<Hub>, rooms: Arc<Mutex<Allocator>>, roll: Arc<Roll>) -> Self {
-        Self { desks: Vec::new(), roll, functions: Vec::new(), hub, rooms }
+        Self { desks: Vec::new(), roll, functions: Vec::new(), hub, rooms, tend_at: None }
     }
 
     /// Registers a function; its number is at least 1.
@@ -147,6 +152,8 @@ impl Desks {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         // What cannot be given back to the system now stays allocated in the area: a loss of memory, not of correctness.
         let _ = rooms.inherit(id.generation);
+        self.tend_at = rooms.tend().unwrap_or(None);
+        drop(rooms);
         self.desks[id.seat as usize].take()
     }
 
@@ -172,8 +179,17 @@ impl Desks {
 
     /// A task has ended at this worker.
     pub(super) fn forget(&mut self, id: WorkerId, key: TaskKey) {
-        if let Some(desk) = self.get_mut(id) {
-            desk.forget(key);
+        if self.get_mut(id).is_some_and(|desk| desk.forget(key)) && self.tend_at.is_none() {
+            self.tend_at = Some(now().after(CALM));
+        }
+    }
+
+    /// Looks after the memory of arguments if it is time.
+    pub(super) fn tend(&mut self, time: Moment) {
+        if self.tend_at.is_some_and(|at| at <= time) {
+            let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            // What cannot be given back to the system now is used again, or goes back later.
+            self.tend_at = rooms.tend().unwrap_or(None);
         }
     }
 

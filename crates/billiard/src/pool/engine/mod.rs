@@ -527,11 +527,8 @@ impl Inner {
     }
 
     fn set_timer(&self, core: &mut Core) {
-        let mut wanted = core.scheduler.next_deadline();
-        if core.polling {
-            let look = now().after(POLL);
-            wanted = Some(wanted.map_or(look, |at| at.min(look)));
-        }
+        let look = core.polling.then(|| now().after(POLL));
+        let wanted = [core.scheduler.next_deadline(), core.desks.tend_at, look].into_iter().flatten().min();
         let Some(at) = wanted else { return };
         // A timer that is set for an earlier moment wakes the background thread, which sets it anew.
         if core.timer.is_some_and(|set| set <= at) {
