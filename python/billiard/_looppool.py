@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from typing import Any
 
+from . import _parent  # noqa: F401 - COMPAT: Celery's tests replace BaseProcess later, and what derives from it must be there
 from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler
 from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, flattened

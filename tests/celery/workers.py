@@ -242,8 +242,11 @@ class Worker:
             raise TimeoutError(f"no answer to {command}:\n{self.tail()}")
         return answers[0][self.hostname]
 
-    def wait(self, patience: float = PATIENCE) -> int:
-        """Wait for its end; gives the exit status. None of its processes may be left."""
+    def wait(self, patience: float = 2 * PATIENCE) -> int:
+        """Wait for its end; gives the exit status. None of its processes may be left.
+
+        The original may wait 30 s for a process that waits for it; see `test_warm_shutdown_in_the_moment…`.
+        """
         assert self.process is not None, "start it first"
         try:
             status = self.process.wait(patience)
