@@ -100,7 +100,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                 yield Job(version, package, mode, selection)
                 continue
             yield Job(version, package, mode, ("-m", "not long"))
-            if not options.short and version == NEWEST:
+            if not options.short:
                 yield Job(version, package, mode, ("-m", "long"))
 
 

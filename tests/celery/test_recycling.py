@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from workers import Worker
 
 
@@ -17,6 +18,7 @@ def test_max_tasks_per_child(start_worker) -> None:
     assert worker.statuses().count(155) >= 11
 
 
+@pytest.mark.long
 def test_one_task_per_child(start_worker) -> None:
     worker: Worker = start_worker("--max-tasks-per-child", "1")
     sent = [worker.send("who") for _ in range(20)]
@@ -24,6 +26,7 @@ def test_one_task_per_child(start_worker) -> None:
     assert worker.stop() == os.EX_OK
 
 
+@pytest.mark.long
 def test_max_memory_per_child(start_worker) -> None:
     worker: Worker = start_worker("--max-memory-per-child", str(200 << 10))
     before = worker.run("who")

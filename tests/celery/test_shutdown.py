@@ -6,9 +6,10 @@ import os
 import signal
 
 import pytest
-from workers import Worker, processes_of, wait_until
+from workers import SIDE_BY_SIDE, Worker, processes_of, wait_until
 
 
+@SIDE_BY_SIDE
 def test_warm_shutdown_lets_running_tasks_finish(start_worker, key: str) -> None:
     worker: Worker = start_worker()
     sent = [worker.send("hold", key, 2) for _ in range(2)]
@@ -21,6 +22,7 @@ def test_warm_shutdown_lets_running_tasks_finish(start_worker, key: str) -> None
 
 
 @pytest.mark.better("waits 30 s for a task whose beginning it has not read yet when it is told to end")
+@SIDE_BY_SIDE
 def test_warm_shutdown_in_the_moment_a_task_begins(start_worker, key: str) -> None:
     worker: Worker = start_worker()
     sent = [worker.send("hold", key, 1) for _ in range(2)]
@@ -30,6 +32,7 @@ def test_warm_shutdown_in_the_moment_a_task_begins(start_worker, key: str) -> No
     assert [one.get(timeout=30) for one in sent] == ["slept"] * 2
 
 
+@pytest.mark.long
 def test_warm_shutdown_delivers_large_results(start_worker) -> None:
     worker: Worker = start_worker()
     sent = [worker.send("inflate", 4 << 20) for _ in range(4)]
@@ -38,6 +41,7 @@ def test_warm_shutdown_delivers_large_results(start_worker) -> None:
     assert len(done) == 4 << 20
 
 
+@pytest.mark.long
 def test_warm_shutdown_leaves_late_tasks_to_the_next_worker(start_worker, key: str) -> None:
     # Without an event loop a worker acknowledges what was done every two seconds.
     worker: Worker = start_worker(settings={"worker_prefetch_multiplier": 25})
@@ -62,6 +66,7 @@ def test_cold_shutdown_gives_late_tasks_back(start_worker, key: str) -> None:
     assert again.stop() == os.EX_OK
 
 
+@pytest.mark.long
 def test_soft_shutdown_lets_short_tasks_finish(start_worker, key: str) -> None:
     worker: Worker = start_worker(settings={"worker_soft_shutdown_timeout": 4})
     sent = worker.send("hold", key, 2)
@@ -71,6 +76,7 @@ def test_soft_shutdown_lets_short_tasks_finish(start_worker, key: str) -> None:
     assert sent.get(timeout=30) == "slept"
 
 
+@pytest.mark.long
 def test_processes_end_with_a_killed_worker(start_worker, key: str) -> None:
     worker: Worker = start_worker()
     worker.send("hold", key, 60)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery import Celery
 from celery.result import AsyncResult
 from servers import PATIENCE, RedisServer
@@ -48,6 +49,9 @@ MODES = (
     Mode("native", options=("-P", "custom"), environment=NATIVE),
     Mode("native_blocking", blocking=True, options=("-P", "custom"), environment=NATIVE),
 )
+
+#: For tests of two tasks at the same time: the ``fast`` strategy may hand both to the same process.
+SIDE_BY_SIDE = pytest.mark.modes("fair", "blocking", "native", "native_blocking")
 
 
 def original() -> bool:
