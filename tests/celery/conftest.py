@@ -41,7 +41,10 @@ if HERE:
         """Skip what the original is known to do wrong, where it is the one under test."""
         if original():
             for item in items:
+                mode = item.callspec.params["mode"].name  # type: ignore[attr-defined]
                 for marker in item.iter_markers("better"):
+                    if mode not in marker.kwargs.get("modes", [mode]):
+                        continue
                     item.add_marker(pytest.mark.skip(reason=f"the original: {marker.args[0]}"))
 
     @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ def test_rejected_task_is_delivered_again_and_done(worker: Worker, key: str) -> 
     assert sent.get(timeout=30) == 2
 
 
+@pytest.mark.better("a process that waits holds the lock that all need", modes=["blocking"])
 def test_killed_while_idle(worker: Worker) -> None:
     """Nothing is lost with it: what it had not begun is begun by another."""
     worker.await_size(2)

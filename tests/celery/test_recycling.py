@@ -19,6 +19,7 @@ def test_max_tasks_per_child(start_worker) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.better("a process that leaves is given tasks all the same, one after the other", modes=["fast"])
 def test_one_task_per_child(start_worker) -> None:
     worker: Worker = start_worker("--max-tasks-per-child", "1")
     sent = [worker.send("who") for _ in range(20)]
