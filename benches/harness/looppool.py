@@ -103,6 +103,7 @@ class LoopPool(Pool):
 
     def on_up(self, pid: int) -> None:
         self.idle.append(next(process for process in self._pool if process.pid == pid))
+        self.dispatch()
 
     def process_flush_queues(self, worker: Any) -> None:
         self.told.append(("flush", worker.pid))
@@ -175,7 +176,7 @@ class LoopPool(Pool):
             yield
             sent += self.send(process, job._payload[sent:])
 
-    def on_job_ready(self, job: int, i: int | None, obj: Any, inqW_fd: int | None) -> None:
+    def on_job_ready(self, job: int, i: int | None, obj: Any, inqW_fd: int | None) -> None:  # noqa: ARG002
         process = self.by_in.get(inqW_fd)
         if process is not None:
             process.had_job = False
@@ -192,7 +193,7 @@ class LoopPool(Pool):
         self.told.append(("job lost", job._job, pid, exitcode))
         self.mark_as_worker_lost(job, exitcode)
 
-    def send_ack(self, response: int, pid: int, job: int, fd: int) -> None:
+    def send_ack(self, response: int, pid: int, job: int, fd: int) -> None:  # noqa: ARG002
         process = next(process for process in self._pool if process.pid == pid)
         body = pickle.dumps((response, (0,)))
         process.send_syn_offset(len(body).to_bytes(4, "big") + body, 0)

@@ -1163,7 +1163,7 @@ class Mouth:
         OSError: There is no such descriptor, or none is left.
     """
     def __new__(cls, /, number: SupportsIndex) -> Mouth: ...
-    def say(self, /, message: tuple) -> None:
+    def say(self, /, message: "tuple[Any, ...]", wait: "bool" = True) -> "bool":
         """
         Write a message. Waits until the pipe has taken all of it.
 
@@ -1172,9 +1172,13 @@ class Mouth:
 
         Args:
             message: A tuple. If it cannot be pickled, nothing is written.
+            wait: False to write it only if the pipe has room for it now; for messages that are shorter than a page.
+
+        Returns:
+            Whether it was written.
 
         Raises:
-            BrokenPipeError: Nobody has the other end any more.
+            BrokenPipeError: Nobody has the other end any more; or an earlier message was left unfinished.
         """
 
 @final

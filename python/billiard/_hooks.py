@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ._loopresults import lost_with_worker
@@ -11,6 +12,8 @@ class Hooks:
     """The hooks of a pool; most do nothing."""
 
     _Process: Any
+    #: Whether another thread may still be reading what a worker that has ended had to say.
+    _hears_late = False
 
     def _setup_queues(self) -> None:
         """Set the queues that workers get. The engine has channels of its own."""
@@ -50,9 +53,14 @@ class Hooks:
     def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:  # noqa: ARG002
         """Called for a job that was lost with its worker; fails it, if that has not been done.
 
-        What the worker had to say was read before, so that there is nothing to wait for.
+        What the worker had to say was read before, so that there is nothing to wait for; unless a thread of
+        the pool's own is about to read it.
         """
-        if not job.ready():
+        if job.ready():
+            return
+        if self._hears_late:
+            job._worker_lost = job._worker_lost or (time.monotonic(), exitcode)
+        else:
             self.mark_as_worker_lost(job, exitcode)
 
     def mark_as_worker_lost(self, job: Any, exitcode: int) -> None:

@@ -328,7 +328,8 @@ class ResultHandler(PoolThread):
         if not there:
             return False
         if task is None:
-            self._state = CLOSE
+            if self._state == RUN:
+                self._state = CLOSE
             return False
         self.on_state_change(task)
         return True

@@ -6,12 +6,16 @@ owner watches the sentinels of the workers and the descriptors of the queues, an
 
 from __future__ import annotations
 
+import itertools
 import queue
+import weakref
 from typing import Any
 
-from . import _parent  # noqa: F401 - COMPAT: Celery's tests replace BaseProcess later, and what derives from it must be there
+# COMPAT: Celery's tests replace BaseProcess later, and what derives from it must be there by then.
+from . import _parent  # noqa: F401
+from ._hooks import is_overridden
 from ._loopcontrol import Controlling
-from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler
+from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
 from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, flattened
 from ._semaphore import LaxBoundedSemaphore
 from ._service import RUN
@@ -35,6 +39,7 @@ class Driven(Controlling):
     Worker: Any
     Supervisor: Any
     threads: bool
+    _driven: bool
     synack: bool
     putlocks: bool
     allow_restart: bool
@@ -54,7 +59,8 @@ class Driven(Controlling):
         self._setup_queues()
         self._taskqueue = queue.SimpleQueue[Any]()
         self._cache = {}
-        self._pool, self._poolctrl, self._on_ready_counters = [], {}, {}
+        self._pool, self._poolctrl, self._on_ready_counters, self._gone = [], {}, {}, {}
+        self._hears_late = self.threads
         self.restart_state = restart_state(limit, window)
         self._putlock = semaphore or LaxBoundedSemaphore(self._processes)
         self._result_handler = None
@@ -113,19 +119,40 @@ class Driven(Controlling):
 
     def create_result_handler(self, **extra_kwargs: Any) -> Any:
         """Make the result handler. What a subclass gives by keyword goes to `ResultHandler`."""
+        here = weakref.ref(self)
+
+        def join_exited_workers(shutdown: bool = False) -> list[int | None]:
+            # The handler must not keep the pool: a pool that nobody holds ends.
+            pool = here()
+            if pool is None:
+                raise WorkersJoined
+            return pool._join_exited_workers(shutdown)
+
         return self.ResultHandler(
             self._outqueue,
             self._quick_get,
             self._cache,
             self._poll_result,
-            self._join_exited_workers,
+            join_exited_workers,
             self._putlock,
             self.restart_state,
             self.check_timeouts,
-            self.on_job_ready,
+            self.on_job_ready if is_overridden(self, "on_job_ready") else None,
             on_ready_counters=self._on_ready_counters,
             **extra_kwargs,
         )
+
+    def process_flush_queues(self, worker: Any) -> None:  # noqa: ARG002
+        """Called with the process object of a worker that has ended, first of all; takes what it has left to
+        say, where all workers have one queue for that and no thread reads it.
+        """
+        if (
+            self._driven
+            and not self.threads
+            and self._outqueue is not None
+            and self._result_handler is not None
+        ):
+            self._result_handler.handle_event()
 
     def handle_result_event(self, *args: Any) -> None:
         """Handle the results that have arrived."""
@@ -236,7 +263,7 @@ class Driven(Controlling):
         kind = IMapIterator if ordered else IMapUnorderedIterator
         result = kind(self._cache, lost_worker_timeout or self.lost_worker_timeout)
         items, count = iter(iterable), 0
-        while chunk := tuple(item for item, _ in zip(items, range(chunksize), strict=False)):
+        while chunk := tuple(itertools.islice(items, chunksize)):
             call = (func, chunk) if chunksize == 1 else (mapper, ((func, chunk),))
             self._hand_out((TASK, (result._job, count, *call, {})), result)
             count += 1

@@ -14,6 +14,8 @@ from .common import human_status
 from .exceptions import RestartFreqExceeded
 from .util import debug, error, get_logger
 
+#: Seconds after which a thread has dealt with what it had read.
+_QUIET = 0.5
 #: The status of a worker that nobody has seen end.
 _UNKNOWN = 255
 
@@ -36,6 +38,8 @@ class Reaping(Hooks):
     _result_handler: Any
     restart_state: Any
     on_process_down: Any
+    #: By process id, the workers that have ended and whose jobs are not seen to, and their exit codes.
+    _gone: dict[int | None, tuple[Any, int | None]]
     #: The worker that is just being started.
     _starting: Any = None
 
@@ -54,8 +58,21 @@ class Reaping(Hooks):
         self._give_up_lost_jobs()
         if shutdown and not self._pool:
             raise WorkersJoined
-        ended: dict[int | None, Any] = {}
-        exitcodes: dict[int | None, int | None] = {}
+        ended = self._take_ended()
+        if ended or self._hears_late:
+            self._see_to_jobs()
+        if not self._hears_late:
+            self._gone.clear()
+        for process, _ in ended:
+            if self.on_process_down is not None:
+                if not shutdown:
+                    self._process_cleanup_queues(process)
+                self.on_process_down(process)
+        return [exitcode for _, exitcode in ended]
+
+    def _take_ended(self) -> list[tuple[Any, int | None]]:
+        """Take the workers that have ended off the list. Returns them with their exit codes."""
+        ended = []
         for process in reversed(self._pool[:]):
             if not self._has_ended(process):
                 continue
@@ -69,16 +86,9 @@ class Reaping(Hooks):
             on_worker_exit = getattr(self._result_handler, "on_worker_exit", None)
             if on_worker_exit is not None:
                 on_worker_exit(pid)
-            ended[pid], exitcodes[pid] = process, exitcode
-        if not ended:
-            return []
-        self._see_to_jobs(ended, exitcodes)
-        for process in ended.values():
-            if self.on_process_down is not None:
-                if not shutdown:
-                    self._process_cleanup_queues(process)
-                self.on_process_down(process)
-        return list(exitcodes.values())
+            self._gone[pid] = process, exitcode
+            ended.append((process, exitcode))
+        return ended
 
     def _has_ended(self, process: Any) -> bool:
         if process._popen is None:
@@ -100,20 +110,14 @@ class Reaping(Hooks):
         self.process_flush_queues(process)
         return pid, exitcode
 
-    def _see_to_jobs(self, ended: dict[int | None, Any], exitcodes: dict[int | None, int | None]) -> None:
+    def _see_to_jobs(self) -> None:
         """Tell of the jobs of workers that have ended, and settle those that were begun."""
         living = {process.pid for process in self._pool}
         for job in list(self._cache.values()):
             pids = job.worker_pids()
             gone = next((pid for pid in pids if pid not in living), None)
             if gone is not None:
-                self.on_job_process_down(job, gone)
-                if not job.ready():
-                    exitcode = exitcodes.get(gone, _UNKNOWN)
-                    if getattr(ended.get(gone), "_job_terminated", False):
-                        job._set_terminated(exitcode)
-                    else:
-                        self.on_job_process_lost(job, gone, _UNKNOWN if exitcode is None else exitcode)
+                self._see_to_job(job, gone)
             elif not pids:
                 # Handed to a worker that has not begun it.
                 for process in (job._write_to, job._scheduled_for):
@@ -121,14 +125,31 @@ class Reaping(Hooks):
                         self.on_job_process_down(job, process.pid)
                         break
 
+    def _see_to_job(self, job: Any, pid: int) -> None:
+        if job._worker_lost is not None:
+            return
+        self.on_job_process_down(job, pid)
+        if job.ready():
+            return
+        process, exitcode = self._gone.get(pid, (None, None))
+        if getattr(process, "_job_terminated", False):
+            job._set_terminated(exitcode)
+        else:
+            self.on_job_process_lost(job, pid, _UNKNOWN if exitcode is None else exitcode)
+
     def _give_up_lost_jobs(self) -> None:
-        """Fail the jobs that a hook has left to time, and whose time is over."""
+        """Fail the jobs that were left to time: after their time-out, or when there is nothing to read."""
         for job in list(self._cache.values()):
-            lost = job._worker_lost
-            if lost is not None and not job.ready():
-                since, exitcode = lost
-                if time.monotonic() - since > (job._lost_worker_timeout or 0):
-                    self.mark_as_worker_lost(job, exitcode)
+            if job._worker_lost is None or job.ready():
+                continue
+            since, exitcode = job._worker_lost
+            waited = time.monotonic() - since
+            if waited > (job._lost_worker_timeout or 0) or (waited > _QUIET and self._is_quiet()):
+                self.mark_as_worker_lost(job, exitcode)
+
+    def _is_quiet(self) -> bool:
+        """Whether the thread that reads results has read them all."""
+        return self._hears_late and self._outqueue is not None and not self._outqueue._reader.poll(0)
 
     # --- replacing ---
 

@@ -38,6 +38,8 @@ GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 300
 GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL = 0.1
 #: The first looks come sooner: mostly there is somebody who reads.
 _FIRST_LOOK = 0.001
+#: Seconds a worker that ends waits for its turn to say so.
+_FAREWELL = 1.0
 #: Seconds a worker waits for the word that a job may begin.
 _PATIENCE = 60.0
 
@@ -65,7 +67,7 @@ class PipeLife:
     #: Whether a task's function runs: only then may a soft limit strike.
     _in_task = False
     #: Writes messages whole.
-    _say: Callable[[tuple[Any, ...]], None]
+    _say: Callable[..., object]
     #: Receive the next job, and the word that it may begin.
     wait_for_job: Callable[[], Any]
     wait_for_syn: Callable[[int], Any]
@@ -140,14 +142,20 @@ class PipeLife:
         pid = os.getpid()
         code: Any = None
         failure: BaseException | None = None
-        self._make_child_methods()
-        self.after_fork()  # type: ignore[attr-defined]
-        self.on_loop_start(pid=pid)  # type: ignore[attr-defined]
+        begun = False
         try:
+            self._make_child_methods()
+            self.after_fork()  # type: ignore[attr-defined]
+            self.on_loop_start(pid=pid)  # type: ignore[attr-defined]
+            begun = True
             code = self.workloop(pid=pid)  # type: ignore[attr-defined]
         except SystemExit as error:
+            if not begun and not terminate_handler_fired():
+                raise
             code = EX_OK if error.code is None else error.code
         except Exception as error:
+            if not begun:
+                raise
             failure = error
             _tasks.log_error("Pool process %r error: %r", self, error)
         self._do_exit(pid, code, failure)  # type: ignore[attr-defined]
@@ -227,8 +235,9 @@ class PipeLife:
 
     def _say_farewell(self, pid: int, exitcode: int) -> None:
         """Tell the owner, if it is still there, that this is the end."""
+        # Somebody who does not read what there is must not keep this process from its end.
         with suppress(OSError, ValueError, AttributeError):
-            self._say((DEATH, (pid, exitcode)))
+            self._say((DEATH, (pid, exitcode)), wait=False)
 
     def _ensure_messages_consumed(self, completed: int) -> bool:
         """Wait until the owner has taken this worker's messages, or says that it wants no more of it.
@@ -266,18 +275,22 @@ class PipeLife:
         return not _unread(self.outq._writer.fileno())
 
 
-def _speaker(queue: Any) -> Callable[[tuple[Any, ...]], None]:
+def _speaker(queue: Any) -> Callable[..., object]:
     """What writes messages to a queue."""
     writer, lock = queue._writer, queue._wlock
     if not isinstance(writer, _billiard.Connection):
-        return queue.put  # type: ignore[no-any-return]
+        return lambda message, wait=True: queue.put(message)  # noqa: ARG005
     say = _billiard.Mouth(writer.fileno()).say
     if lock is None:
         return say
 
-    def in_turn(message: tuple[Any, ...]) -> None:
-        with lock:
-            say(message)
+    def in_turn(message: tuple[Any, ...], wait: bool = True) -> None:
+        if not lock.acquire(True, None if wait else _FAREWELL):
+            return
+        try:
+            say(message, wait)
+        finally:
+            lock.release()
 
     return in_turn
 

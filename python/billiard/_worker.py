@@ -14,6 +14,7 @@ from ._given import begin_process
 from ._loopworker import EX_FAILURE, EX_OK, EX_RECYCLE, PipeLife
 from ._serializers import packed, pickler_for
 from .common import (
+    _should_have_exited,
     _shutdown_cleanup,
     clear_terminate_handler_fired,
     reset_signals,
@@ -100,6 +101,7 @@ class Worker(PipeLife):
         self.wrap_exception = wrap_exception
         self._shutdown = sentinel
         self.on_ready_counter = on_ready_counter
+        self._leaving = False
         self._seat: _billiard.Seat | None = None
         self._runtime: _billiard.Runtime | None = None
         self._preload: Sequence[str] = ()
@@ -201,6 +203,10 @@ class Worker(PipeLife):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _on_terminate(self, signum: int, frame: FrameType | None) -> None:
+        if self._leaving and not terminate_handler_fired():
+            # It is on its way, and what there is to clean up is cleaned up first.
+            _should_have_exited[0] = True
+            return
         if self._runtime is not None:
             self._runtime.note_end()
         _shutdown_cleanup(signum, frame)
@@ -241,6 +247,8 @@ class Worker(PipeLife):
         return EX_RECYCLE if done else EX_OK
 
     def _do_exit(self, pid: int, exitcode: Any, exc: BaseException | None = None) -> None:
+        told_to = terminate_handler_fired()
+        self._leaving = True
         if exitcode is None:
             exitcode = EX_FAILURE if exc is not None else EX_OK
         elif not isinstance(exitcode, int):
@@ -252,7 +260,7 @@ class Worker(PipeLife):
                 self._say_farewell(pid, exitcode)
             _flush_streams()
         finally:
-            if terminate_handler_fired() and exitcode < 0:
+            if told_to and exitcode < 0:
                 _end_by_signal(exitcode + 256)
             os._exit(exitcode & 0xFF)
 

@@ -2,6 +2,7 @@
 //! take the rest of a torn one for the next.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use billiard::conn::Pause;
 use billiard::conn::frame::Head;
@@ -10,7 +11,7 @@ use billiard::sys::descriptor::lend;
 use billiard::sys::poll::{Awaited, poll_one};
 use billiard::sys::stream::{Kind, Piece};
 use billiard::sys::{Deadline, Interrupts};
-use pyo3::exceptions::PySystemExit;
+use pyo3::exceptions::{PyBrokenPipeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -18,6 +19,9 @@ use crate::errors::IntoPyErr;
 use crate::pickling::Pickle;
 use crate::plain;
 use crate::wait::{Blocking, Wait};
+
+// The same number on every Linux.
+const EPIPE: i32 = 32;
 
 /// Writes messages to a pipe.
 ///
@@ -31,6 +35,8 @@ use crate::wait::{Blocking, Wait};
 pub(crate) struct Mouth {
     fd: OwnedFd,
     kind: Kind,
+    /// A message was left unfinished: nothing can follow. Relaxed: whoever speaks holds the interpreter.
+    torn: AtomicBool,
 }
 
 #[pymethods]
@@ -39,7 +45,7 @@ impl Mouth {
     fn new(number: RawFd) -> PyResult<Self> {
         let fd = lend(number).and_then(|fd| fd.try_clone_to_owned()).map_err(IntoPyErr::into_py_err)?;
         let kind = Kind::of(fd.as_fd()).map_err(IntoPyErr::into_py_err)?;
-        Ok(Self { fd, kind })
+        Ok(Self { fd, kind, torn: AtomicBool::new(false) })
     }
 
     /// Write a message. Waits until the pipe has taken all of it.
@@ -49,15 +55,23 @@ impl Mouth {
     ///
     /// Args:
     ///     message: A tuple. If it cannot be pickled, nothing is written.
+    ///     wait: False to write it only if the pipe has room for it now; for messages that are shorter than a page.
+    ///
+    /// Returns:
+    ///     Whether it was written.
     ///
     /// Raises:
-    ///     BrokenPipeError: Nobody has the other end any more.
-    fn say(&self, message: &Bound<'_, PyTuple>) -> PyResult<()> {
+    ///     BrokenPipeError: Nobody has the other end any more; or an earlier message was left unfinished.
+    #[pyo3(signature = (message: "tuple[Any, ...]", wait: "bool" = true) -> "bool")]
+    fn say(&self, message: &Bound<'_, PyTuple>, wait: bool) -> PyResult<bool> {
         let py = message.py();
+        if self.torn.load(Ordering::Relaxed) {
+            return Err(PyBrokenPipeError::new_err((EPIPE, "an earlier message was cut off")));
+        }
         let mut bytes = Vec::with_capacity(256);
         if plain::write(message, &mut bytes) {
             let head = Head::of(bytes.len());
-            return self.write(py, &mut [Piece::of(head.as_bytes()), Piece::of(&bytes)]);
+            return self.write(py, &mut [Piece::of(head.as_bytes()), Piece::of(&bytes)], wait);
         }
         let pickle = Pickle::of(message)?;
         let body = pickle.pieces(py);
@@ -65,7 +79,7 @@ impl Mouth {
         let mut pieces = Vec::with_capacity(body.len() + 1);
         pieces.push(Piece::of(head.as_bytes()));
         pieces.extend(body);
-        self.write(py, &mut pieces)
+        self.write(py, &mut pieces, wait)
     }
 }
 
@@ -74,26 +88,31 @@ impl Mouth {
         Line { fd: self.fd.as_fd(), kind: self.kind, deadline, interrupts }
     }
 
-    fn write(&self, py: Python<'_>, pieces: &mut [Piece<'_>]) -> PyResult<()> {
+    fn write(&self, py: Python<'_>, pieces: &mut [Piece<'_>], wait: bool) -> PyResult<bool> {
         let left = |pieces: &[Piece<'_>]| pieces.iter().map(Piece::len).sum::<usize>();
         let whole = left(pieces);
         // No look at signals: what fits is out before any of them is.
         let line = self.line(Deadline::AT_ONCE, None);
         if drain(line, pieces).map_err(IntoPyErr::into_py_err)? == Moved::All {
-            return Ok(());
+            return Ok(true);
+        }
+        if !wait && left(pieces) == whole {
+            return Ok(false);
         }
         let mut raised = None;
         while left(pieces) > 0 {
             let waited = py.wait_for(|interrupts| self.go_on(interrupts, pieces));
             if let Err(error) = waited {
-                let exits = error.is_instance_of::<PySystemExit>(py);
-                if exits || left(pieces) == whole || error.is_instance_of::<pyo3::exceptions::PyOSError>(py) {
+                let ends =
+                    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyBrokenPipeError>(py);
+                if ends || left(pieces) == whole {
+                    self.torn.store(left(pieces) != whole, Ordering::Relaxed);
                     return Err(error);
                 }
                 raised.get_or_insert(error);
             }
         }
-        raised.map_or(Ok(()), Err)
+        raised.map_or(Ok(true), Err)
     }
 
     /// Writes until nothing is left, or somebody wants to see the signals. The pipe's mode is its owner's affair.
