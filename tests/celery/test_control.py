@@ -6,7 +6,7 @@ import os
 
 import pytest
 from celery.exceptions import TaskRevokedError
-from workers import SIDE_BY_SIDE, Worker, wait_until
+from workers import SIDE_BY_SIDE, Starter, Worker, wait_until
 
 
 def test_stats_describe_the_pool(worker: Worker) -> None:
@@ -84,7 +84,7 @@ def test_pool_restart_replaces_the_processes(worker: Worker) -> None:
 
 @pytest.mark.long
 @SIDE_BY_SIDE
-def test_autoscale(start_worker, key: str) -> None:
+def test_autoscale(start_worker: Starter, key: str) -> None:
     worker = start_worker("--autoscale", "4,1", settings={"worker_prefetch_multiplier": 4})
     worker.await_size(1)
     sent = [worker.send("hold", key, 4) for _ in range(4)]

@@ -271,3 +271,7 @@ class Worker:
                 os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait(PATIENCE)
+
+
+Starter = Callable[..., Worker]
+"""Starts a worker for one test: options of its command line, and by name `settings` and `streams`."""
