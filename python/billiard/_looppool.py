@@ -16,6 +16,7 @@ from . import _parent  # noqa: F401
 from ._hooks import is_overridden
 from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
+from ._loopqueues import Inlet
 from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, flattened
 from ._semaphore import LaxBoundedSemaphore
 from ._service import RUN
@@ -108,9 +109,18 @@ class Driven(Controlling):
         """Make the queues that all workers share, for pools that do not make their own."""
         self._inqueue = self._ctx.SimpleQueue()  # type: ignore[attr-defined]
         self._outqueue = self._ctx.SimpleQueue()  # type: ignore[attr-defined]
-        self._quick_put = self._inqueue.put
-        self._quick_get = self._outqueue.get
-        reader, get = self._outqueue._reader, self._outqueue.get
+        self._quick_get = get = self._outqueue.get
+        reader, here = self._outqueue._reader, weakref.ref(self)
+
+        def listen() -> None:
+            pool = here()
+            if pool is not None:
+                pool.handle_result_event()
+
+        # A thread that hands tasks out may wait for room: another one reads the results.
+        self._quick_put = (
+            self._inqueue.put if self.threads else Inlet(self._inqueue._writer, reader, listen).put
+        )
 
         def poll_result(timeout: float) -> tuple[bool, Any]:
             return (True, get()) if reader.poll(timeout) else (False, None)

@@ -194,6 +194,29 @@ def test_shared_queues_serve_an_owner_too(leak_census: None) -> None:  # noqa: A
     del failed, results, mapped, stream, unordered, reader
 
 
+def test_full_pipes_do_not_stand_in_each_others_way(leak_census: None) -> None:  # noqa: ARG001
+    pool = Pool(2, threads=False)
+    told: list[int] = []
+
+    def again(value: bytes) -> None:
+        # Comes while another job is being written.
+        told.append(len(value))
+        if len(told) <= 10:
+            pool.apply_async(loopworks.filled, (100_000,), callback=again)
+
+    for _ in range(50):
+        # Both go through pipes that hold less.
+        pool.apply_async(loopworks.echo, (b"x" * 200_000,), callback=again)
+    deadline = time.monotonic() + 30
+    while pool._cache:
+        assert time.monotonic() < deadline
+        assert pool._outqueue._reader.poll(30)
+        pool.handle_result_event()
+    assert sorted(told) == [100_000] * 10 + [200_000] * 50
+    pool.close()
+    pool.join()
+
+
 class OwnQueues(Pool):
     """Has threads, and pipes of its own: for all workers the same."""
 
