@@ -1248,7 +1248,7 @@ class Pump:
         """
     def forget(self, /) -> None:
         """
-        Drop what was not told, for an owner who wants to hear nothing more.
+        Drop what there is to tell about jobs: the owner wants to hear nothing more of those that have ended.
         """
     def pump(self, /, handle: Any, release: Any) -> int:
         """
@@ -1789,7 +1789,7 @@ def pipe(duplex: bool, first_nonblocking: bool, second_nonblocking: bool) -> tup
         OSError: No descriptor is left.
     """
 
-def pool_figures(engine: Engine) -> dict:
+def pool_figures(engine: Engine) -> "dict[str, Any]":
     """
     Tell what a pool has done, and what it is doing.
 

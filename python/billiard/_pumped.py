@@ -17,7 +17,8 @@ class PumpedPool(Pool):
 
     The owner watches one descriptor, `fileno`, and calls `pump` when it is readable; everything that the pool
     has to say is said then, on that thread. Replacements of workers are forked there, too. Nobody waits for a
-    place in the queue: the put lock is only given back, once for each job that ends.
+    place in the queue: the put lock is only given back, once for each job that ends. If no worker can be
+    started any more, `pump` raises `RestartFreqExceeded`, and nothing is told of the jobs that wait.
 
     Args:
         processes: Number of workers; the default is the number of usable processors.
@@ -143,6 +144,7 @@ class PumpedPool(Pool):
         while not self._over:
             self._pump.wait()
             self.pump()
+            self._on_pumped()
         self._terminate.cancel()
         if self._parcel is not None:
             self._parcel.close()
@@ -161,6 +163,8 @@ class PumpedPool(Pool):
         elif event[0] == "overdue":
             self._on_overdue(*event[1:])
         elif event[0] == "broke":
+            # The owner hears of it once, and not of each job.
+            self._pump.forget()
             self._refuse_if_broken()
         else:
             try:
@@ -173,6 +177,9 @@ class PumpedPool(Pool):
             super()._call(function, *args, **kwargs)
         except Exception as exc:
             _tasks.log_error("Pool callback raised exception: %r", exc)
+
+    def _on_pumped(self) -> None:
+        """Called each time something has happened while the pool is joined."""
 
     def _on_overdue(self, handle: Any, stack: str | None) -> None:
         """Called for a job that has passed its hard limit, with the stack of its worker, if it is known."""

@@ -18,6 +18,7 @@ use crate::errors::IntoPyErr;
 ///     `pid`, `name`, `state`, tasks `finished`, tasks `handed` to it, seconds that the running one has been `busy` (None:
 ///     idle), and resident memory `rss` in KiB.
 #[pyfunction]
+#[pyo3(signature = (engine) -> "dict[str, Any]")]
 pub(crate) fn pool_figures<'py>(py: Python<'py>, engine: &Engine) -> PyResult<Bound<'py, PyDict>> {
     let figures = engine.shared().engine.figures().map_err(IntoPyErr::into_py_err)?;
     let totals = figures.totals;

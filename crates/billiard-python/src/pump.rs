@@ -166,13 +166,11 @@ impl Pump {
         Ok(woken.is_some())
     }
 
-    /// Drop what was not told, for an owner who wants to hear nothing more.
+    /// Drop what there is to tell about jobs: the owner wants to hear nothing more of those that have ended.
     fn forget(&self) {
         let shared = self.shared();
-        while let Some(event) = shared.engine.take_event() {
-            if let Event::Done(job) = event {
-                drop(shared.release(job.token()));
-            }
+        for job in shared.engine.forget_jobs() {
+            drop(shared.release(job.token()));
         }
         shared.sweep();
     }

@@ -12,11 +12,14 @@ are those of Celery's prefork pool, of which this is a subclass. ``docs/celery-p
 from __future__ import annotations
 
 import gc
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.concurrency import prefork
 from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.request import Request
 
 from .. import pool
 from .._billiard import pool_figures
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["TaskPool"]
 
 logger = get_logger(__name__)
+
+#: Celery 5.5 has only one way to cancel a request.
+_TELLS_OF_RETRIES = "emit_retry" in inspect.signature(Request.cancel).parameters
 
 #: Where a worker's stack leaves the task.
 _LOOP = " in workloop"
@@ -64,6 +70,8 @@ class HubPool(_Preparing, PumpedPool):
     """The pool of a Celery worker that has an event loop."""
 
     _named = True
+    #: Requests that Celery has seen to when it told a cold shutdown to go on.
+    _seen: frozenset[Any] | None = None
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Have the event loop look after the pool; it is called anew for each connection to the broker.
@@ -78,6 +86,27 @@ class HubPool(_Preparing, PumpedPool):
         come again.
         """
         self.withdraw()
+
+    def join(self) -> None:
+        """Drive the pool until the workers are gone.
+
+        In a cold shutdown the tasks are cancelled that Celery has not cancelled itself, because it did not
+        know yet that they had begun.
+        """
+        if state.should_terminate:
+            self._seen = frozenset(state.active_requests)
+            self.withdraw()
+        super().join()
+
+    def _on_pumped(self) -> None:
+        if self._seen is None:
+            return
+        late = set(state.active_requests) - self._seen
+        self._seen |= late
+        for request in late:
+            # A task that is acknowledged late goes back to the broker; of others it is told.
+            quietly = {"emit_retry": not request.task.acks_late} if _TELLS_OF_RETRIES else {}
+            request.cancel(self, **quietly)
 
     def _on_overdue(self, handle: Any, stack: str | None) -> None:
         if stack:

@@ -40,6 +40,20 @@ impl Engine {
         queue.remove(first)
     }
 
+    /// Forgets what there is to tell about jobs, and answers those that have ended. What is told about workers stays.
+    pub fn forget_jobs(&self) -> Vec<Arc<Job>> {
+        let mut queue = self.inner.service.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = Vec::new();
+        for event in std::mem::take(&mut *queue) {
+            match event {
+                Event::Done(job) => ended.push(job),
+                Event::Accepted { .. } | Event::SoftLimit { .. } => {}
+                other => queue.push_back(other),
+            }
+        }
+        ended
+    }
+
     /// The owner could not take all events: the descriptor stays readable until it has.
     pub fn remind(&self) {
         self.inner.hub.background.ring();
