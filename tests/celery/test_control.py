@@ -84,6 +84,7 @@ def test_pool_restart_replaces_the_processes(worker: Worker) -> None:
 
 @pytest.mark.long
 @SIDE_BY_SIDE
+@pytest.mark.better("a process that is told to leave may take the lock with it", modes=["blocking"])
 def test_autoscale(start_worker: Starter, key: str) -> None:
     worker = start_worker("--autoscale", "4,1", settings={"worker_prefetch_multiplier": 4})
     worker.await_size(1)
