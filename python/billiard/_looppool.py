@@ -11,6 +11,8 @@ import queue
 import weakref
 from typing import Any
 
+# COMPAT: Celery's tests replace BaseProcess later, and what derives from it must be there by then.
+from . import _parent  # noqa: F401
 from ._hooks import is_overridden
 from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined

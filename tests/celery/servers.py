@@ -48,7 +48,7 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.client = redis.Redis(unix_socket_path=str(self.socket))
+        self.client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=None)
         deadline = time.monotonic() + PATIENCE
         while True:
             try:

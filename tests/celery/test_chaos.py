@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from workers import Worker
+from workers import Starter
 
 KILLS = 200
 TASKS = 800
@@ -17,8 +17,8 @@ TASKS = 800
 
 @pytest.mark.long
 @pytest.mark.modes("fair", "native")
-def test_nothing_is_lost_to_random_kills(start_worker, key: str) -> None:
-    worker: Worker = start_worker("-c", "4")
+def test_nothing_is_lost_to_random_kills(start_worker: Starter, key: str) -> None:
+    worker = start_worker("-c", "4")
     choice = random.Random(20261128)
     sent = [worker.send("leave_trace", key, number, 0.05) for number in range(TASKS)]
     for _ in range(KILLS):

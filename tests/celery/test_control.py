@@ -6,7 +6,7 @@ import os
 
 import pytest
 from celery.exceptions import TaskRevokedError
-from workers import Worker, wait_until
+from workers import SIDE_BY_SIDE, Starter, Worker, wait_until
 
 
 def test_stats_describe_the_pool(worker: Worker) -> None:
@@ -30,6 +30,8 @@ def test_revoke_ends_the_running_task(worker: Worker, key: str, how: str) -> Non
     assert worker.run("add", 1, 1) == 2
 
 
+# Without an event loop a worker that has no process free waits for one, and does not listen.
+@pytest.mark.modes("fair", "native")
 def test_revoked_before_it_runs(worker: Worker, key: str) -> None:
     blockers = [worker.send("hold", key, 60) for _ in range(2)]
     running = [worker.heard(key) for _ in range(2)]
@@ -80,9 +82,10 @@ def test_pool_restart_replaces_the_processes(worker: Worker) -> None:
     worker.await_size(2)
 
 
-# The ``fast`` strategy hands out all tasks to those who are there.
-@pytest.mark.modes("fair", "blocking", "native", "native_blocking")
-def test_autoscale(start_worker, key: str) -> None:
+@pytest.mark.long
+@SIDE_BY_SIDE
+@pytest.mark.better("a process that is told to leave may take the lock with it", modes=["blocking"])
+def test_autoscale(start_worker: Starter, key: str) -> None:
     worker = start_worker("--autoscale", "4,1", settings={"worker_prefetch_multiplier": 4})
     worker.await_size(1)
     sent = [worker.send("hold", key, 4) for _ in range(4)]

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from celery.exceptions import WorkerLostError
-from workers import Worker
+from workers import SIDE_BY_SIDE, Worker
 
 
 def test_killed_in_its_task(worker: Worker, key: str) -> None:
@@ -24,6 +24,7 @@ def test_task_that_ends_its_process(worker: Worker) -> None:
         worker.run("leave", 3)
 
 
+@SIDE_BY_SIDE
 def test_neighbour_of_a_killed_process_is_not_disturbed(worker: Worker, key: str) -> None:
     neighbour = worker.send("hold", f"{key}:neighbour", 2)
     worker.heard(f"{key}:neighbour")
@@ -38,6 +39,7 @@ def test_rejected_task_is_delivered_again_and_done(worker: Worker, key: str) -> 
     assert sent.get(timeout=30) == 2
 
 
+@pytest.mark.better("a process that waits holds the lock that all need", modes=["blocking"])
 def test_killed_while_idle(worker: Worker) -> None:
     """Nothing is lost with it: what it had not begun is begun by another."""
     worker.await_size(2)

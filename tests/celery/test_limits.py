@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from workers import Worker
+from workers import SIDE_BY_SIDE, Worker
 
 
 def test_soft_limit_is_felt_by_the_task(worker: Worker, key: str) -> None:
@@ -45,6 +45,7 @@ def test_limit_that_is_not_reached_does_nothing(worker: Worker, key: str) -> Non
     assert pid in worker.children()
 
 
+@SIDE_BY_SIDE
 def test_neighbour_of_an_ended_task_is_not_disturbed(worker: Worker, key: str) -> None:
     neighbour = worker.send("hold", f"{key}:neighbour", 3)
     worker.heard(f"{key}:neighbour")

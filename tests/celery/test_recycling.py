@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-from workers import Worker
+import pytest
+from workers import Starter
 
 
-def test_max_tasks_per_child(start_worker) -> None:
-    worker: Worker = start_worker("--max-tasks-per-child", "5")
+def test_max_tasks_per_child(start_worker: Starter) -> None:
+    worker = start_worker("--max-tasks-per-child", "5")
     sent = [worker.send("who") for _ in range(60)]
     done = [one.get(timeout=30) for one in sent]
     assert len(set(done)) >= 12
@@ -17,15 +18,18 @@ def test_max_tasks_per_child(start_worker) -> None:
     assert worker.statuses().count(155) >= 11
 
 
-def test_one_task_per_child(start_worker) -> None:
-    worker: Worker = start_worker("--max-tasks-per-child", "1")
+@pytest.mark.long
+@pytest.mark.better("a process that leaves is given tasks all the same, one after the other", modes=["fast"])
+def test_one_task_per_child(start_worker: Starter) -> None:
+    worker = start_worker("--max-tasks-per-child", "1")
     sent = [worker.send("who") for _ in range(20)]
     assert len({one.get(timeout=30) for one in sent}) == 20
     assert worker.stop() == os.EX_OK
 
 
-def test_max_memory_per_child(start_worker) -> None:
-    worker: Worker = start_worker("--max-memory-per-child", str(200 << 10))
+@pytest.mark.long
+def test_max_memory_per_child(start_worker: Starter) -> None:
+    worker = start_worker("--max-memory-per-child", str(200 << 10))
     before = worker.run("who")
     assert worker.run("add", 1, 1) == 2
     worker.await_size(2)

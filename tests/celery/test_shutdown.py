@@ -6,11 +6,12 @@ import os
 import signal
 
 import pytest
-from workers import Worker, processes_of, wait_until
+from workers import SIDE_BY_SIDE, Starter, processes_of, wait_until
 
 
-def test_warm_shutdown_lets_running_tasks_finish(start_worker, key: str) -> None:
-    worker: Worker = start_worker()
+@SIDE_BY_SIDE
+def test_warm_shutdown_lets_running_tasks_finish(start_worker: Starter, key: str) -> None:
+    worker = start_worker()
     sent = [worker.send("hold", key, 2) for _ in range(2)]
     for _ in sent:
         worker.heard(key)
@@ -21,8 +22,9 @@ def test_warm_shutdown_lets_running_tasks_finish(start_worker, key: str) -> None
 
 
 @pytest.mark.better("waits 30 s for a task whose beginning it has not read yet when it is told to end")
-def test_warm_shutdown_in_the_moment_a_task_begins(start_worker, key: str) -> None:
-    worker: Worker = start_worker()
+@SIDE_BY_SIDE
+def test_warm_shutdown_in_the_moment_a_task_begins(start_worker: Starter, key: str) -> None:
+    worker = start_worker()
     sent = [worker.send("hold", key, 1) for _ in range(2)]
     for _ in sent:
         worker.heard(key)
@@ -30,40 +32,43 @@ def test_warm_shutdown_in_the_moment_a_task_begins(start_worker, key: str) -> No
     assert [one.get(timeout=30) for one in sent] == ["slept"] * 2
 
 
-def test_warm_shutdown_delivers_large_results(start_worker) -> None:
-    worker: Worker = start_worker()
+@pytest.mark.long
+def test_warm_shutdown_delivers_large_results(start_worker: Starter) -> None:
+    worker = start_worker()
     sent = [worker.send("inflate", 4 << 20) for _ in range(4)]
     done = sent[0].get(timeout=30)
     assert worker.stop(signal.SIGTERM) == os.EX_OK
     assert len(done) == 4 << 20
 
 
-def test_warm_shutdown_leaves_late_tasks_to_the_next_worker(start_worker, key: str) -> None:
+@pytest.mark.long
+def test_warm_shutdown_leaves_late_tasks_to_the_next_worker(start_worker: Starter, key: str) -> None:
     # Without an event loop a worker acknowledges what was done every two seconds.
-    worker: Worker = start_worker(settings={"worker_prefetch_multiplier": 25})
+    worker = start_worker(settings={"worker_prefetch_multiplier": 25})
     sent = [worker.send("leave_trace", key, number, 0.02) for number in range(100)]
     sent[5].get(timeout=30)
     assert worker.stop(signal.SIGTERM) == os.EX_OK
-    again: Worker = worker.successor().start()
+    again = worker.successor().start()
     for one in sent:
         one.get(timeout=30)
     assert worker.traces(key) == set(range(100))
     assert again.stop() == os.EX_OK
 
 
-def test_cold_shutdown_gives_late_tasks_back(start_worker, key: str) -> None:
-    worker: Worker = start_worker()
+def test_cold_shutdown_gives_late_tasks_back(start_worker: Starter, key: str) -> None:
+    worker = start_worker()
     sent = worker.send("retried", key, 60)
     worker.heard(key)
     worker.await_active(1)
     worker.stop(signal.SIGQUIT)
-    again: Worker = worker.successor().start()
+    again = worker.successor().start()
     assert sent.get(timeout=30) == 2
     assert again.stop() == os.EX_OK
 
 
-def test_soft_shutdown_lets_short_tasks_finish(start_worker, key: str) -> None:
-    worker: Worker = start_worker(settings={"worker_soft_shutdown_timeout": 4})
+@pytest.mark.long
+def test_soft_shutdown_lets_short_tasks_finish(start_worker: Starter, key: str) -> None:
+    worker = start_worker(settings={"worker_soft_shutdown_timeout": 4})
     sent = worker.send("hold", key, 2)
     worker.heard(key)
     worker.await_active(1)
@@ -71,8 +76,9 @@ def test_soft_shutdown_lets_short_tasks_finish(start_worker, key: str) -> None:
     assert sent.get(timeout=30) == "slept"
 
 
-def test_processes_end_with_a_killed_worker(start_worker, key: str) -> None:
-    worker: Worker = start_worker()
+@pytest.mark.long
+def test_processes_end_with_a_killed_worker(start_worker: Starter, key: str) -> None:
+    worker = start_worker()
     worker.send("hold", key, 60)
     worker.heard(key)
     os.kill(worker.pid, signal.SIGKILL)
@@ -80,9 +86,9 @@ def test_processes_end_with_a_killed_worker(start_worker, key: str) -> None:
 
 
 @pytest.mark.long
-def test_without_standard_streams(start_worker, key: str) -> None:
+def test_without_standard_streams(start_worker: Starter, key: str) -> None:
     """As a process manager may start it: descriptors 0 to 2 are free for whatever comes first."""
-    worker: Worker = start_worker("-f", "worker.log", streams=False)
+    worker = start_worker("-f", "worker.log", streams=False)
     assert [worker.run("add", number, 1) for number in range(10)] == list(range(1, 11))
     sent = worker.send("hold", key, 60)
     os.kill(worker.heard(key), signal.SIGKILL)
@@ -94,10 +100,14 @@ def test_without_standard_streams(start_worker, key: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.modes("fair", "native")
-def test_detached(start_worker) -> None:
-    worker: Worker = start_worker("--detach", "--logfile", "worker.log", "--pidfile", "worker.pid")
+def test_detached(start_worker: Starter) -> None:
+    worker = start_worker("--detach", "--logfile", "worker.log", "--pidfile", "worker.pid")
     pid = int((worker.log.parent / "worker.pid").read_text())
     session = os.getsid(pid)
-    assert worker.run("add", 1, 1) == 2
-    os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not processes_of(session), "it has ended, and left no process behind")
+    try:
+        assert worker.run("add", 1, 1) == 2
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not processes_of(session), "it has ended, and left no process behind")
+    finally:
+        for left in processes_of(session):
+            os.kill(left, signal.SIGKILL)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery import Celery
 from celery.result import AsyncResult
 from servers import PATIENCE, RedisServer
@@ -48,6 +49,9 @@ MODES = (
     Mode("native", options=("-P", "custom"), environment=NATIVE),
     Mode("native_blocking", blocking=True, options=("-P", "custom"), environment=NATIVE),
 )
+
+#: For tests of two tasks at the same time: the ``fast`` strategy may hand both to the same process.
+SIDE_BY_SIDE = pytest.mark.modes("fair", "blocking", "native", "native_blocking")
 
 
 def original() -> bool:
@@ -242,8 +246,11 @@ class Worker:
             raise TimeoutError(f"no answer to {command}:\n{self.tail()}")
         return answers[0][self.hostname]
 
-    def wait(self, patience: float = PATIENCE) -> int:
-        """Wait for its end; gives the exit status. None of its processes may be left."""
+    def wait(self, patience: float = 2 * PATIENCE) -> int:
+        """Wait for its end; gives the exit status. None of its processes may be left.
+
+        The original may wait 30 s for a process that waits for it; see `test_warm_shutdown_in_the_moment…`.
+        """
         assert self.process is not None, "start it first"
         try:
             status = self.process.wait(patience)
@@ -264,3 +271,7 @@ class Worker:
                 os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait(PATIENCE)
+
+
+Starter = Callable[..., Worker]
+"""Starts a worker for one test: options of its command line, and by name `settings` and `streams`."""
