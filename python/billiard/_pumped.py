@@ -32,6 +32,8 @@ class PumpedPool(Pool):
     _over = False
     #: Whether the first argument of each job is its name.
     _named = False
+    #: Called with the result and the `ExceptionInfo` of a job that has failed; returns what is told.
+    _settle: Callable[[Any, Any], Any] | None = None
 
     def __init__(
         self, processes: int | None = None, *, semaphore: Any = None, threads: bool = False, **kwargs: Any
@@ -69,7 +71,7 @@ class PumpedPool(Pool):
             BaseException: What a callback has raised that is not to be logged: no `Exception`, or a
                 `MemoryError`, or one of the job's ``callbacks_propagate``.
         """
-        return self._pump.pump(self._handle, self._release)
+        return self._pump.pump(self._handle, self._release, self._settle)
 
     def apply_async(
         self,

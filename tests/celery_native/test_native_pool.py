@@ -237,6 +237,20 @@ def test_a_lost_task_is_called_by_its_name(make):
     assert "signal 9 (SIGKILL)" in str(failure)
 
 
+@pytest.mark.parametrize(
+    ("task", "args", "code"),
+    [("exit", (7,), 7), ("exit", (None,), 0), ("exit", ("so",), 1), ("interrupt", (), 1)],
+)
+def test_an_exit_of_a_task_is_told_as_what_celery_can_store(make, task, args, code):
+    worker = make()
+    pids = worker.pool.info["processes"]
+    failure = worker.run(task, *args)["failure"]
+    assert isinstance(failure, WorkerLostError)
+    assert failure.exitcode == code
+    assert failure.pid == pids[0]
+    assert worker.run("add", 1, 1)["accepted"][0] == pids[0]
+
+
 def test_a_revoked_task_ends_alone(make):
     worker = make(2)
     revoked, other = worker.begin("sleep", 60), worker.begin("sleep", 0.5)

@@ -24,6 +24,9 @@ from celery.worker.request import Request
 from .. import pool
 from .._billiard import pool_figures
 from .._pumped import PumpedPool
+from .._tasks import raisable
+from ..einfo import ExceptionInfo
+from ..exceptions import WorkerLostError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,6 +113,28 @@ class HubPool(_Preparing, PumpedPool):
             # A task that is acknowledged late goes back to the broker; of others it is told.
             quietly = {"emit_retry": not request.task.acks_late} if _TELLS_OF_RETRIES else {}
             request.cancel(self, **quietly)
+
+    def _settle(self, result: Any, info: ExceptionInfo) -> ExceptionInfo:
+        """Return the failure of a task in a form that every Celery can store.
+
+        Before 5.7 a task that raises `SystemExit`, or another exception that is no `Exception`, is pending
+        for ever where results are stored as JSON: the pool of old told of a lost process then.
+        """
+        error = raisable(info)
+        if isinstance(error, Exception):
+            return info
+        code = error.code if isinstance(error, SystemExit) else None
+        code = code if isinstance(code, int) else int(code is not None or not isinstance(error, SystemExit))
+        lost = WorkerLostError(
+            f"Worker exited prematurely: exitcode {code} Job: {result._job}.",
+            exitcode=code,
+            pid=result._worker_pid,
+            job=result._job,
+            hint=f"the task has raised {type(error).__name__}",
+        )
+        told = ExceptionInfo((type(lost), lost, None))
+        told.traceback = info.traceback
+        return told
 
     def _on_overdue(self, handle: Any, stack: str | None) -> None:
         if stack:
