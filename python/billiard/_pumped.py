@@ -32,8 +32,6 @@ class PumpedPool(Pool):
     _over = False
     #: Whether the first argument of each job is its name.
     _named = False
-    #: Called with the result and the `ExceptionInfo` of a job that has failed; returns what is told.
-    _settle: Callable[[Any, Any], Any] | None = None
 
     def __init__(
         self, processes: int | None = None, *, semaphore: Any = None, threads: bool = False, **kwargs: Any

@@ -351,15 +351,16 @@ def test_the_figures_can_be_sent(make):
 
 def test_a_worker_without_an_event_loop_has_a_thread_that_delivers(make):
     worker = make(2, threads=True, putlocks=True, semaphore=None, max_restarts=None)
-    ended = threading.Event()
-    request = Request()
+    request, failed = Request(), Request()
     request.execute(worker.pool, "add", 1, 2)
+    failed.execute(worker.pool, "exit", 7)
     deadline = time.monotonic() + PATIENCE
-    while not request.ended() and time.monotonic() < deadline:
-        ended.wait(0.005)
+    while not (request.ended() and failed.ended()) and time.monotonic() < deadline:
+        time.sleep(0.005)
     assert request.names() == ["accepted", "success"]
     assert request.thread != threading.get_ident()
-    assert worker.pool.info["engine"]["tasks"]["finished"] == 1
+    assert isinstance(failed["failure"], WorkerLostError)
+    assert worker.pool.info["engine"]["tasks"]["finished"] == 2
     worker.pool.close()
     worker.pool.stop()
 
