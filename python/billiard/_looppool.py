@@ -14,12 +14,12 @@ from typing import Any
 from ._hooks import is_overridden
 from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
+from ._loopiterators import IMapIterator, IMapUnorderedIterator, flattened
 from ._loopqueues import Inlet
-from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, flattened
+from ._loopresults import ApplyResult, MapResult
 from ._loopwords import last_words
 from ._semaphore import LaxBoundedSemaphore
 from ._service import RUN
-from .common import restart_state
 from .util import Finalize
 
 TYPE_CHECKING = False
@@ -54,14 +54,13 @@ class Driven(Controlling):
 
     # --- beginning ---
 
-    def _begin_driven(self, limit: int | None, window: float, semaphore: Any) -> None:
+    def _begin_driven(self, semaphore: Any) -> None:
         """Make queues, handlers and workers."""
         self._setup_queues()
         self._taskqueue = queue.SimpleQueue[Any]()
         self._cache = {}
         self._pool, self._poolctrl, self._on_ready_counters, self._gone = [], {}, {}, {}
         self._hears_late = self.threads
-        self.restart_state = restart_state(limit, window)
         self._putlock = semaphore or LaxBoundedSemaphore(self._processes)
         self._result_handler = None
         try:
