@@ -6,13 +6,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import loopworks
 import pytest
 
 import billiard
 from billiard.exceptions import Terminated, WorkerLostError
-from billiard.pool import MaybeEncodingError
+from billiard.pool import MaybeEncodingError, Worker
 from harness.looppool import LoopPool
 
 Outcome = Callable[..., object]
@@ -197,3 +199,30 @@ def test_a_word_is_waited_for_where_one_is_given(make_loop: Callable[..., LoopPo
     with pytest.raises(Terminated):
         dropped.get()
     assert pool._cache == {}
+
+
+def test_agents_may_wrap_what_a_worker_does(
+    make_loop: Callable[..., LoopPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loop, leave = Worker.workloop, Worker._do_exit
+
+    def workloop(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return loop(*args, **kwargs)
+        finally:
+            (tmp_path / "flushed").touch()
+
+    def do_exit(self: Worker, *args: Any, **kwargs: Any) -> Any:
+        (tmp_path / "left").write_text(repr(args[1]))
+        return leave(self, *args, **kwargs)
+
+    monkeypatch.setattr(Worker, "workloop", workloop)
+    monkeypatch.setattr(Worker, "_do_exit", do_exit)
+    pool = make_loop(1)
+    result = pool.apply_async(loopworks.double, (1,))
+    pool.run_until(result.ready)
+    pool.close()
+    pool.join()
+    assert result.get() == 2
+    assert (tmp_path / "flushed").exists()
+    assert (tmp_path / "left").read_text() == "0"
