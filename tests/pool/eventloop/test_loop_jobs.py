@@ -19,6 +19,9 @@ from harness.looppool import LoopPool
 
 Outcome = Callable[..., object]
 
+HERE = Path(__file__).parent
+BENCHES = HERE.parents[2] / "benches"
+
 
 def test_jobs_come_back(make_loop: Callable[..., LoopPool]) -> None:
     pool = make_loop(2)
@@ -226,3 +229,26 @@ def test_agents_may_wrap_what_a_worker_does(
     assert result.get() == 2
     assert (tmp_path / "flushed").exists()
     assert (tmp_path / "left").read_text() == "0"
+
+
+PATCHED = f"""
+import sys
+from unittest.mock import Mock, patch
+sys.path[:0] = [{str(BENCHES)!r}, {str(HERE)!r}]
+import loopworks
+from harness.looppool import LoopPool
+
+with patch("billiard.process.BaseProcess", Mock()):
+    pool = LoopPool(1)
+    result = pool.apply_async(loopworks.double, (1,))
+    pool.run_until(result.ready)
+    print(result.get())
+    pool.terminate()
+from billiard._parent import ParentProcess
+print(isinstance(ParentProcess, type))
+"""
+
+
+def test_classes_are_made_before_somebody_patches_their_base(program: Callable[..., Any]) -> None:
+    done = program(PATCHED)
+    assert (done.stdout, done.stderr) == ("2\nTrue\n", "")
