@@ -5,7 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+Produce = Callable[[Any, Any], None]
+Consume = Callable[[Any, Any, Any], None]
 
 
 class Counted:
@@ -21,14 +25,28 @@ class Counted:
         return obj
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """What is put, and got, by the same processes before anything is timed.
+
+    Attributes:
+        produce: Is called as the one that is timed.
+        count: How many objects that puts, in all processes together.
+    """
+
+    produce: Produce
+    count: int
+
+
+def finish(queue: Any, done: Any, consumers: int) -> int:
+    """Have those who get come to an end; answers how much they have got."""
+    for _ in range(consumers):
+        queue.put(None)
+    return sum(done.get() for _ in range(consumers))
+
+
 def flow(
-    queue: Any,
-    produce: Callable[[Any, Any], None],
-    consume: Callable[[Any, Any, Any], None],
-    producers: int,
-    consumers: int,
-    warm_up: Callable[[Any, Any], None] | None = None,
-    warm: int = 0,
+    queue: Any, produce: Produce, consume: Consume, ends: tuple[int, int], warm_up: WarmUp | None = None
 ) -> tuple[float, int]:
     """Have processes put into a queue, and others get until there is a `None`.
 
@@ -36,10 +54,8 @@ def flow(
         queue: The queue.
         produce: Is called with the queue, and what starts everybody.
         consume: Is called with the queue, what starts everybody, and a queue to tell how much it has got.
-        producers: How many processes put.
-        consumers: How many get.
-        warm_up: Is called like ``produce``, by the same processes, before anything is timed, and ``consume`` with it.
-        warm: How many objects that puts in all processes together.
+        ends: How many processes put, and how many get.
+        warm_up: What comes before; ``consume`` is called for it too.
 
     Returns:
         The seconds it took, and how much was got in all.
@@ -51,7 +67,7 @@ def flow(
 
     def put() -> None:
         if warm_up:
-            warm_up(queue, warm_start)
+            warm_up.produce(queue, warm_start)
         produce(queue, start)
 
     def get() -> None:
@@ -59,28 +75,23 @@ def flow(
             consume(Counted(queue, arrived.release), warm_start, done)
         consume(queue, start, done)
 
-    processes = [context.Process(target=get) for _ in range(consumers)]
-    processes += [context.Process(target=put) for _ in range(producers)]
-    for process in processes:
+    getting = [context.Process(target=get) for _ in range(ends[1])]
+    putting = [context.Process(target=put) for _ in range(ends[0])]
+    for process in getting + putting:
         process.start()
     if warm_up:
         warm_start.set()
-        # Not before all has arrived: a queue may deliver what one process puts before what another has put earlier.
-        for _ in range(warm):
+        # The end may overtake what others have put before it, so all of that has to arrive first.
+        for _ in range(warm_up.count):
             arrived.acquire()
-        for _ in range(consumers):
-            queue.put(None)
-        for _ in range(consumers):
-            done.get()
+        finish(queue, done, ends[1])
     time.sleep(0.3)
     begin = time.perf_counter()
     start.set()
-    for process in processes[consumers:]:
+    for process in putting:
         process.join()
-    for _ in range(consumers):
-        queue.put(None)
-    got = sum(done.get() for _ in range(consumers))
+    got = finish(queue, done, ends[1])
     seconds = time.perf_counter() - begin
-    for process in processes:
+    for process in getting:
         process.join()
     return seconds, got

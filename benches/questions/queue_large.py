@@ -1,6 +1,7 @@
 """How many bytes a second go through a queue in large objects, once it is in its stride?
 
-Whoever gets an array looks at all of it, so that one which is there but was not read does not count as received.
+Whoever gets an array looks at all of it, so that one which is there but was not read does not count as
+received.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from harness.flow import flow
+from harness.flow import WarmUp, flow
 from harness.question import Answer, Bar, Metric, Parameters, Question, main
 from harness.subject import OURS, STDLIB, Subject
 
 MEGABYTE = 1 << 20
 
 
-def produce(queue: Any, start: Any, count: int, array: bool, size: int, last: bool) -> None:
-    obj = np.ones(size // 8) if array else bytes(size)
+def produce(queue: Any, start: Any, obj: Any, count: int) -> None:
     start.wait()
     for _ in range(count):
         queue.put(obj)
-    if last:
-        queue.close()
-        queue.join_thread()
+
+
+def produce_and_close(queue: Any, start: Any, obj: Any, count: int) -> None:
+    produce(queue, start, obj, count)
+    queue.close()
+    queue.join_thread()
 
 
 def consume(queue: Any, start: Any, done: Any) -> None:
@@ -41,20 +44,11 @@ def measure(subject: Subject, parameters: Parameters) -> Answer:
     # As many as there may be on their way are the same for everybody.
     queue = package.get_context("fork").Queue(8)
     ends, size = parameters["ends"], parameters["megabytes"] * MEGABYTE
-    count, warm = (
-        parameters["total"] * MEGABYTE // size // ends,
-        parameters["warm"] * MEGABYTE // size // ends,
-    )
-    put = partial(produce, array=parameters["array"], size=size)
-    seconds, got = flow(
-        queue,
-        partial(put, count=count, last=True),
-        consume,
-        ends,
-        ends,
-        partial(put, count=warm, last=False),
-        warm * ends,
-    )
+    count, warm = (parameters[phase] * MEGABYTE // size // ends for phase in ("total", "warm"))
+    obj = np.ones(size // 8) if parameters["array"] else bytes(size)
+    warm_up = WarmUp(partial(produce, obj=obj, count=warm), warm * ends)
+    put = partial(produce_and_close, obj=obj, count=count)
+    seconds, got = flow(queue, put, consume, (ends, ends), warm_up)
     assert got == count * ends * size, f"{got} of {count * ends * size} bytes have arrived"
     return {"rate": got / seconds / 1e6}
 

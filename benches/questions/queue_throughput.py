@@ -32,7 +32,7 @@ def measure(subject: Subject, parameters: Parameters) -> Answer:
     queue = package.get_context("fork").Queue()
     producers, consumers = parameters["producers"], parameters["consumers"]
     count = parameters["objects"] // producers
-    seconds, got = flow(queue, partial(produce, count=count), consume, producers, consumers)
+    seconds, got = flow(queue, partial(produce, count=count), consume, (producers, consumers))
     assert got == count * producers, f"{got} of {count * producers} have arrived"
     return {"rate": got / seconds}
 

@@ -1,4 +1,4 @@
-"""Is all memory given back that arrays have lain in: after a million of them, and after a hundred killed readers?"""
+"""Is all memory given back that arrays have lain in: of a million, and of a hundred killed readers?"""
 
 from __future__ import annotations
 

@@ -151,9 +151,9 @@ def Pipe(
         duplex: True for two that both send and receive; false for one that receives and one that sends.
         rnonblock: Whether the first raises `BlockingIOError` where it would have to wait.
         wnonblock: The same for the second.
-        oob: True to have arrays and other large buffers travel beside the objects that they belong to, in memory
-            that the receiver uses in place; see `Connection.oob`. Only processes that have these connections may
-            read or write their descriptors then.
+        oob: True to have arrays and other large buffers travel beside the objects that they belong to, in
+            memory that the receiver uses in place; see `Connection.oob`. Only processes that have these
+            connections may read or write their descriptors then.
 
     Raises:
         OSError: No descriptor is left.

@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def ends(leak_census):
+def ends(leak_census):  # noqa: ARG001 - around it
     one, other = Pipe(oob=True)
     yield one, other
     one.close()
@@ -142,7 +142,7 @@ def test_a_sender_is_kept_from_filling_the_memory_and_can_be_interrupted(ends):
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with pytest.raises(InterruptedError, match="told"):
+        with pytest.raises(InterruptedError, match="told"):  # noqa: PT012 - which of them waits is not known
             for _ in range(10_000):
                 # In time for each of them, however busy the machine is, and late for the one that waits.
                 signal.setitimer(signal.ITIMER_REAL, 2)

@@ -175,8 +175,8 @@ def sparse_ends(array):
 
 
 @pytest.mark.skipif(
-    "BILLIARD_HUGE_TESTS" not in os.environ or available_memory() < 30 << 30,
-    reason="moves more than 4 GiB: set BILLIARD_HUGE_TESTS where there are 30 GiB free",
+    "BILLIARD_HUGE_TESTS" not in os.environ or available_memory() < 12 << 30,
+    reason="moves more than 4 GiB: set BILLIARD_HUGE_TESTS where there are 12 GiB free",
 )
 def test_more_than_four_gibibytes(pool):
     array = np.zeros((4 << 30) + 4096, "u1")

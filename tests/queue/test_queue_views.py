@@ -1,4 +1,4 @@
-"""Large buffers that are used where they lie in a queue: whose they are, what they keep, and when it goes back."""
+"""Large buffers that are used where they lie in a queue: whose they are, and what they keep for how long."""
 
 import gc
 import os

@@ -24,7 +24,7 @@ def memory_of(queue: Any) -> int:
 
 
 def describe_arrays(queue: Any, answers: Any) -> None:
-    """Tell of each array where it lies, whether it can be written to, and its sum; change those that can be."""
+    """Tell of each array where it lies, whether it can be written to, and its sum; change what can be."""
     while (array := queue.get()) is not None:
         writeable, total = array.flags.writeable, int(array.sum())
         if writeable:

@@ -171,6 +171,15 @@ impl Window {
         unsafe { libc::madvise(self.pane.start.cast(), self.pane.len, libc::MADV_POPULATE_READ) };
     }
 
+    /// One byte of it, as it is now.
+    #[must_use]
+    pub fn byte(&self, at: usize) -> u8 {
+        // SAFETY: `pointer` has checked that it is inside; others may write to it meanwhile.
+        let byte = unsafe { AtomicU8::from_ptr(self.pointer(at, 1)) };
+        // Relaxed: no order is needed.
+        byte.load(Relaxed)
+    }
+
     /// Where a range lies in this process, valid while the window lives.
     #[must_use]
     pub fn pointer(&self, at: usize, len: usize) -> *mut u8 {

@@ -92,8 +92,7 @@ mod tests {
         rustix::io::write(beside.unwrap(), b"x").unwrap();
         rustix::io::read(&r, &mut bytes[..1]).unwrap();
         assert_eq!(bytes[0], b'x');
-        assert!(matches!(receive(b.as_fd(), &mut bytes), Ok((3, None))));
-        assert!(matches!(receive(b.as_fd(), &mut [0; 9]), Ok((5, None))));
+        assert!(matches!(receive(b.as_fd(), &mut [0; 9]), Ok((8, None))));
         assert_eq!(unread(a.as_fd()).unwrap(), 0);
         assert_eq!(receive(b.as_fd(), &mut bytes).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(b);
