@@ -237,24 +237,31 @@ class LoopPool(Pool):
             self.fire()
 
     def read(self, fd: int) -> None:
-        """Read what is there of one worker's messages, the last of which may still be on its way."""
+        """Read a message, waiting for the rest of one that has begun to arrive."""
         try:
-            message = self.receive(fd, int.from_bytes(self.receive(fd, 4), "big"))
+            head = os.read(fd, 4)
         except BlockingIOError:
             return
-        except EOFError:
+        if not head:
             self.epoll.modify(fd, 0)
+            return
+        try:
+            size = int.from_bytes(self.receive(fd, 4, head), "big")
+            message = self.receive(fd, size, b"")
+        except EOFError:
             return
         self._result_handler.on_state_change(pickle.loads(message))
 
-    def receive(self, fd: int, size: int) -> bytes:
-        """Read so many bytes; waits only for the rest of a message that has begun to arrive."""
-        data = os.read(fd, size)
+    def receive(self, fd: int, size: int, data: bytes) -> bytes:
         while len(data) < size:
-            if not data:
-                raise EOFError
-            select.select([fd], [], [])
-            data += os.read(fd, size - len(data))
+            try:
+                more = os.read(fd, size - len(data))
+            except BlockingIOError:
+                # Its writer may be killed in the middle of it.
+                if fd not in select.select([fd, self.by_out[fd].loop_sentinel], [], [])[0]:
+                    raise EOFError(f"{len(data)} of {size} bytes") from None
+                continue
+            data += more
         return data
 
     def run_until(self, done: Callable[[], Any], limit: float = 30.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ._loopresults import lost_with_worker
@@ -12,6 +13,8 @@ class Hooks:
     """The hooks of a pool; most do nothing."""
 
     _Process: Any
+    #: By process id, the workers that have ended and whose jobs are being seen to, and their exit codes.
+    _gone: Mapping[Any, tuple[Any, int | None]] = {}
     #: Whether another thread may still be reading what a worker that has ended had to say.
     _hears_late = False
 
@@ -70,7 +73,8 @@ class Hooks:
             job: The result.
             exitcode: The exit code of the worker.
         """
-        job._set(None, lost_with_worker(job, exitcode))
+        process, _ = self._gone.get(getattr(job, "_worker_pid", None), (None, None))
+        job._set(None, lost_with_worker(job, exitcode, process))
 
     def on_partial_read(self, job: Any, worker: Any) -> None:
         """Called by owners that have read a message in part when its worker has ended."""

@@ -18,6 +18,7 @@ from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
 from ._loopqueues import Inlet
 from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, flattened
+from ._loopwords import last_words
 from ._semaphore import LaxBoundedSemaphore
 from ._service import RUN
 from .common import restart_state
@@ -173,6 +174,9 @@ class Driven(Controlling):
         event = self._ctx.Event()  # type: ignore[attr-defined]
         queues = self.get_process_queues()
         process = self._worker_process(queues, event)  # type: ignore[attr-defined]
+        if process._start_method == "fork":
+            # Others would have to be given it.
+            process._words = process._target._words = last_words()
         self._pool.append(process)
         self._process_register_queues(process, queues)
         process.name = process.name.replace("Process", "PoolWorker")

@@ -104,6 +104,10 @@ class Reaping(Hooks):
         pid, exitcode = process.pid, process.exitcode
         process.join()
         debug("worker %s has ended with %s", pid, exitcode)
+        words = getattr(process, "_words", None)
+        if words is not None:
+            process._last_stack = words.read() if exitcode is not None and exitcode < 0 else None
+            words.close()
         if exitcode not in (EX_OK, EX_RECYCLE) and not getattr(process, "_controlled_termination", False):
             get_logger()
             error("Process %r pid:%r exited with %r", process.name, pid, human_status(exitcode))

@@ -15,7 +15,7 @@ from typing import Any
 from . import _billiard, _tasks
 from ._timeouts import bounded
 from .common import human_status
-from .einfo import ExceptionInfo
+from .einfo import ExceptionInfo, RemoteTraceback
 from .exceptions import Terminated, TimeoutError, WorkerLostError
 
 TYPE_CHECKING = False
@@ -31,24 +31,30 @@ NACK = 3
 job_counter = itertools.count()
 
 
-def lost_with_worker(job: Any, exitcode: int) -> _Outcome:
+def lost_with_worker(job: Any, exitcode: int, process: Any = None) -> _Outcome:
     """What a job has come to whose worker has ended.
 
     Args:
         job: The result.
         exitcode: The exit code of the worker.
+        process: Its process object, if it is known.
     """
     pid, began = getattr(job, "_worker_pid", None), getattr(job, "_time_accepted", None)
-    return _failure(
-        WorkerLostError(
-            f"Worker exited prematurely: {human_status(exitcode)} Job: {job._job}.",
-            exitcode=exitcode,
-            pid=pid if isinstance(pid, int) else None,
-            job=job._job,
-            runtime=time.monotonic() - began if isinstance(began, float) else None,
-            hint=_tasks.hint_for(exitcode, None, None),
-        )
+    stack = getattr(process, "_last_stack", None)
+    lost = WorkerLostError(
+        f"Worker exited prematurely: {human_status(exitcode)} Job: {job._job}.",
+        exitcode=exitcode,
+        pid=pid if isinstance(pid, int) else None,
+        worker_name=getattr(process, "name", None),
+        job=job._job,
+        runtime=time.monotonic() - began if isinstance(began, float) else None,
+        last_stack=stack,
+        hint=_tasks.hint_for(exitcode, None, None),
     )
+    if stack:
+        # COMPAT: the message stays as it is, since it is kept in result stores; the traceback tells more.
+        lost.__cause__ = RemoteTraceback(f'\n"""\n{stack}"""')
+    return _failure(lost)
 
 
 class _Either(type):
@@ -490,6 +496,10 @@ class IMapIterator(metaclass=_Either):
             if self._index == length:
                 self._cond.notify()
                 self._cache.pop(self._job, None)
+
+    def discard(self) -> None:
+        """Let go of the job: nobody will ask for more of it."""
+        self._cache.pop(self._job, None)
 
     def _ack(self, i: int | None, time_accepted: float, pid: int, *args: Any) -> None:  # noqa: ARG002
         """Note that a worker has begun an item."""

@@ -64,6 +64,8 @@ class PipeLife:
     outqR_fd: Any = None
     synqW_fd: Any = None
     synqR_fd: Any = None
+    #: Where the stack of a crash is written to.
+    _words: Any = None
     #: Whether a task's function runs: only then may a soft limit strike.
     _in_task = False
     #: Writes messages whole.

@@ -35,6 +35,9 @@ class LaxBoundedSemaphore(threading.Semaphore):
 
     def release(self, n: int = 1) -> None:
         """Give back, unless nothing was taken."""
+        # A look without the lock: whoever gives one back has taken it before.
+        if self._value >= self._initial_value:
+            return
         with self._cond:
             if self._value < self._initial_value:
                 freed = min(n, self._initial_value - self._value)

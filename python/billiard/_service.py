@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _billiard, _tasks
 from ._billiard import wait
 from .dummy import DummyProcess
+from .einfo import ExceptionInfo
 
 if TYPE_CHECKING:
     from ._given import Parcel
@@ -121,6 +122,10 @@ class Supervisor(PoolThread):
                 pool.maintain_pool()
             except Exception as exc:
                 _tasks.log_error("Pool could not maintain its workers: %r", exc)
+                # There is nobody left to run them.
+                for job in list(pool._cache.values()):
+                    job._set(None, (False, ExceptionInfo((type(exc), exc, exc.__traceback__))))
+                    job.discard()
                 return
             sentinels = pool.process_sentinels
             del pool

@@ -194,11 +194,12 @@ class Worker(PipeLife):
         if self.initializer is not None:
             self.initializer(*self.initargs)
         # The crash handler comes after those of the signals and calls them: an abort is told too.
-        if self._seat is not None:
+        words = self._seat.notebook if self._seat is not None else self._words
+        if words is not None:
             faulthandler.disable()
         reset_signals(self._on_terminate, full=self.sigprotection)
-        if self._seat is not None:
-            faulthandler.enable(file=self._seat.notebook, all_threads=True)
+        if words is not None:
+            faulthandler.enable(file=words, all_threads=True)
         signal.signal(SIG_SOFT_TIMEOUT, self._on_soft_timeout)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -50,6 +50,10 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt
 

@@ -54,6 +54,21 @@ def test_a_job_is_lost_with_its_worker_and_nothing_else_is(
     assert sorted(process.index for process in pool._pool) == [0, 1]
 
 
+def test_a_crash_tells_where_it_was(loop: LoopPool) -> None:
+    told: list[str] = []
+    name = loop._pool[0].name
+    result = loop.apply_async(loopworks.crash, error_callback=lambda info: told.append(info.traceback))
+    loop.run_until(result.ready)
+    with pytest.raises(WorkerLostError) as caught:
+        result.get()
+    error = caught.value
+    assert str(error) == f"Worker exited prematurely: signal 11 (SIGSEGV) Job: {result._job}."
+    assert "Segmentation fault" in error.last_stack
+    assert "in crash" in error.last_stack
+    assert (error.worker_name, error.signal_name) == (name, "SIGSEGV")
+    assert "in crash" in told[0]
+
+
 def test_hooks_are_called_in_order(loop: LoopPool) -> None:
     pid = loop._pool[0].pid
     lost = loop.apply_async(loopworks.die)

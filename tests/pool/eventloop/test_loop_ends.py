@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import loopworks
 import pytest
@@ -17,6 +18,9 @@ import billiard
 from billiard.exceptions import Terminated
 from billiard.pool import CLOSE, TERMINATE, Pool, WorkersJoined
 from harness.looppool import LoopPool
+
+HERE = Path(__file__).parent
+BENCHES = HERE.parents[2] / "benches"
 
 
 def test_what_was_begun_is_finished(make_loop: Callable[..., LoopPool]) -> None:
@@ -163,6 +167,39 @@ def test_a_pool_that_nobody_holds_ends() -> None:
     assert process._popen.returncode is not None
 
 
+KILLED = f"""
+import os, signal, sys
+sys.path[:0] = [{str(BENCHES)!r}, {str(HERE)!r}]
+import loopworks
+from harness.looppool import LoopPool
+
+pool = LoopPool(2)
+pool.run_until(lambda: len(pool.idle) == 2)
+busy = pool.apply_async(loopworks.hang, (sys.argv[1],))
+pool.run_until(lambda: busy.accepted() and os.path.exists(sys.argv[1]))
+print(*(process.pid for process in pool._pool), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_do_not_outlive_their_owner(program: Callable[..., Any], tmp_path: Path) -> None:
+    done = program(KILLED, str(tmp_path / "begun"))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = done.stdout.split()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 30
+    while any(_lives(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_shared_queues_serve_an_owner_too(leak_census: None) -> None:  # noqa: ARG001
     pool = Pool(2, threads=False)
     results = [pool.apply_async(loopworks.double, (number,)) for number in range(20)]
@@ -254,3 +291,21 @@ def test_threads_serve_a_pool_with_queues_of_its_own(leak_census: None) -> None:
     assert len(told) == 2
     del pool, pending
     told.clear()
+
+
+def test_jobs_of_a_pool_whose_workers_cannot_begin_fail(leak_census: None, logged: list[str]) -> None:  # noqa: ARG001
+    pool = OwnQueues(
+        1,
+        loopworks.Initializers.fails,
+        max_restarts=2,
+        max_restart_freq=60,
+        context=billiard.get_context("fork"),
+    )
+    pending = pool.apply_async(loopworks.double, (1,))
+    with pytest.raises(billiard.exceptions.RestartFreqExceeded):
+        pending.get(30)
+    assert pool._cache == {}
+    pool.terminate()
+    pool.join()
+    assert any("could not maintain" in line for line in logged)
+    del pool, pending
