@@ -588,7 +588,7 @@ class Engine:
     """
     The engine of a pool.
     """
-    def __new__(cls, /, workers: SupportsIndex, *, tasks_per_worker: SupportsIndex | None, max_restarts: SupportsIndex | None, restart_window: SupportsFloat | SupportsIndex, terminate: SupportsIndex, soft: SupportsIndex, inspect: SupportsIndex, cpus: SupportsIndex, pickler: Any) -> Engine: ...
+    def __new__(cls, /, workers: SupportsIndex, *, tasks_per_worker: SupportsIndex | None, max_restarts: SupportsIndex | None, restart_window: SupportsFloat | SupportsIndex, terminate: SupportsIndex, soft: SupportsIndex, inspect: SupportsIndex, cpus: SupportsIndex, pickler: Any, retries: SupportsIndex | None = None) -> Engine: ...
     def close(self, /) -> None:
         """
         Accept nothing more; finish what was accepted.

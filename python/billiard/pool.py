@@ -130,6 +130,8 @@ class Pool(EngineWorkers, Submitting, Driven):
     Source: billiard 4.2.1 ``Pool``. Different here: see the package's list of differences.
     """
 
+    #: How often a start that fails is tried again; ``None``: as often as is usual.
+    _start_retries: int | None = None
     Worker = Worker
     Supervisor = Supervisor
     SoftTimeLimitExceeded = SoftTimeLimitExceeded
@@ -219,6 +221,7 @@ class Pool(EngineWorkers, Submitting, Driven):
             inspect=int(SIG_INSPECT),
             cpus=self._ctx.usable_cpu_count(),
             pickler=pickler_for(self._serializer),
+            retries=self._start_retries,
         )
         self._setup_queues()
         self._taskqueue = TaskQueue(self._engine)

@@ -82,7 +82,7 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (workers, *, tasks_per_worker, max_restarts, restart_window, terminate, soft, inspect, cpus, pickler))]
+    #[pyo3(signature = (workers, *, tasks_per_worker, max_restarts, restart_window, terminate, soft, inspect, cpus, pickler, retries = None))]
     #[expect(clippy::too_many_arguments, reason = "each is an option of the pool")]
     fn new(
         workers: u32,
@@ -94,12 +94,14 @@ impl Engine {
         inspect: i32,
         cpus: usize,
         pickler: Bound<'_, PyAny>,
+        retries: Option<u32>,
     ) -> PyResult<Self> {
-        let window = Duration::try_from_secs_f64(restart_window).unwrap_or(Duration::from_secs(1));
+        let default = RestartPolicy::default();
+        let window = Duration::try_from_secs_f64(restart_window).unwrap_or(default.window);
         let engine = engine::Engine::new(Options {
             workers,
             tasks_per_worker,
-            restart: RestartPolicy { max_restarts, window },
+            restart: RestartPolicy { max_restarts, window, retries: retries.unwrap_or(default.retries) },
             signals: Signals { terminate, soft, inspect },
             spin: cpus > 1,
         })

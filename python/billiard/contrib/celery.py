@@ -53,6 +53,9 @@ class _Preparing(pool.Pool):
     """What is done before a process is made."""
 
     Worker = Worker
+    # For about a minute. Processes that load an application take long to come up, and whoever kills some of
+    # them meanwhile must not bring the Celery worker down.
+    _start_retries = 22
 
     def _create_worker_process(self, i: int) -> Any:
         signals.worker_before_create_process.send(sender=self)

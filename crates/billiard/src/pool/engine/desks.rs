@@ -49,6 +49,8 @@ pub(super) struct Desk {
     flights: VecDeque<Flight>,
     /// How many tasks it has finished.
     pub(super) finished: u64,
+    /// How many were taken back from it.
+    pub(super) recalled: u64,
     /// Functions that the worker has been told, by number.
     told: Vec<bool>,
 }
@@ -102,15 +104,13 @@ pub(super) struct Desks {
     desks: Vec<Option<Desk>>,
     roll: Arc<Roll>,
     functions: Vec<Arc<[u8]>>,
-    /// How many tasks were taken back from a worker.
-    pub(super) recalled: u64,
     hub: Arc<Hub>,
     rooms: Arc<Mutex<Allocator>>,
 }
 
 impl Desks {
     pub(super) const fn new(hub: Arc<Hub>, rooms: Arc<Mutex<Allocator>>, roll: Arc<Roll>) -> Self {
-        Self { desks: Vec::new(), roll, functions: Vec::new(), recalled: 0, hub, rooms }
+        Self { desks: Vec::new(), roll, functions: Vec::new(), hub, rooms }
     }
 
     /// Registers a function; its number is at least 1.
@@ -135,6 +135,7 @@ impl Desks {
             results,
             flights: VecDeque::new(),
             finished: 0,
+            recalled: 0,
             told: Vec::new(),
         });
     }
@@ -256,7 +257,7 @@ impl Channels for Desks {
         let (at, len) = (desk.flights[index].at, desk.flights[index].len);
         let bytes = desk.tasks.recall(at, len)?;
         let flight = desk.flights.remove(index)?;
-        self.recalled += 1;
+        desk.recalled += 1;
         let message = match flight.extent {
             None => Message::copy(&bytes),
             Some(extent) => Message::Shared(Arc::new(self.unplace(extent)?)),

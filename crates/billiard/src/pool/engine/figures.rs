@@ -87,9 +87,10 @@ impl Engine {
                 busy: running.map(|(_, since)| time.since(since)),
             })
         });
+        let recalled = core.desks.iter().map(|desk| desk.recalled).sum::<u64>();
         Ok(Figures {
             workers: workers.collect(),
-            totals: Totals { recalled: core.desks.recalled, ..core.totals },
+            totals: Totals { recalled: core.totals.recalled + recalled, ..core.totals },
             pending: core.scheduler.pending(),
             queued: core.scheduler.queued(),
         })

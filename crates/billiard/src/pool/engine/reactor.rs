@@ -374,7 +374,7 @@ impl Core {
         let known = self.events.len();
         // The verdicts look at the desk, so it is closed after them.
         self.carry_out();
-        self.desks.close(id);
+        self.totals.recalled += self.desks.close(id).map_or(0, |desk| desk.recalled);
         // A successor is started after the owner has let go of the one that is gone, or it would inherit what is left.
         let new = self.events.split_off(known);
         let (starts, others): (VecDeque<_>, _) = new.into_iter().partition(|e| matches!(e, Event::Start(_)));

@@ -11,18 +11,20 @@ pub struct RestartPolicy {
     pub max_restarts: Option<u32>,
     /// The window.
     pub window: Duration,
+    /// How often a start that fails is tried again, ever later, before the pool is given up.
+    pub retries: u32,
 }
 
 impl Default for RestartPolicy {
     fn default() -> Self {
-        Self { max_restarts: None, window: Duration::from_secs(1) }
+        Self { max_restarts: None, window: Duration::from_secs(1), retries: 5 }
     }
 }
 
-/// How often a start that fails is tried again before the pool is given up.
-const MOST_RETRIES: u32 = 5;
 /// Wait before the first retry; doubles with each.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// How often it doubles.
+const DOUBLINGS: u32 = 5;
 
 #[derive(Debug)]
 pub(super) struct Restarts {
@@ -47,11 +49,11 @@ impl Restarts {
         if self.hold.is_some() {
             return;
         }
-        if self.failures >= MOST_RETRIES && !others_work {
+        if self.failures >= self.policy.retries && !others_work {
             self.exhausted = true;
             return;
         }
-        self.hold = Some(now.after(FIRST_BACKOFF * (1 << self.failures.min(MOST_RETRIES))));
+        self.hold = Some(now.after(FIRST_BACKOFF * (1 << self.failures.min(DOUBLINGS))));
         self.failures = self.failures.saturating_add(1);
     }
 

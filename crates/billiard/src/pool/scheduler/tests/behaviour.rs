@@ -353,6 +353,52 @@ fn a_signal_that_comes_too_late_for_its_task_does_not_find_the_next_one() {
 }
 
 #[test]
+fn a_task_that_is_withdrawn_never_runs_wherever_it_waits() {
+    let mut stage = Stage::new(workers(1));
+    let tasks = stage.submit(12);
+    assert_eq!(stage.begin(0), Some(0));
+    assert!(stage.pool.queued() > 0 && stage.load()[0] > 2, "some wait in the ring, some in the queue");
+    let now = stage.now();
+    let withdrawn = stage.pool.withdraw(|tag| *tag != 5 && *tag != 11, now, &mut stage.world);
+    assert_eq!(withdrawn, [&tasks[1..5], &tasks[6..11]].concat());
+    stage.finish(0);
+    assert_eq!(stage.work_off(0), [5, 11]);
+    assert_eq!((stage.pool.pending(), stage.pool.queued()), (0, 0));
+}
+
+#[test]
+fn what_a_worker_has_begun_is_not_withdrawn() {
+    let mut stage = Stage::new(workers(1));
+    stage.submit(1);
+    stage.begin(0);
+    let now = stage.now();
+    assert!(stage.pool.withdraw(|_| true, now, &mut stage.world).is_empty());
+    stage.finish(0);
+    assert_eq!(stage.pool.pending(), 0);
+}
+
+#[test]
+fn a_withdrawn_task_does_not_count_against_the_share_of_its_worker() {
+    let mut stage = Stage::new(Config { tasks_per_worker: Some(2), ..workers(1) });
+    stage.submit(2);
+    let now = stage.now();
+    assert_eq!(stage.pool.withdraw(|tag| *tag == 0, now, &mut stage.world), [0]);
+    stage.submit(1);
+    assert_eq!(stage.work_off(0), [1, 2]);
+}
+
+#[test]
+fn a_draining_pool_goes_home_when_the_last_task_is_withdrawn() {
+    let mut stage = Stage::new(workers(1));
+    stage.stop(0);
+    stage.submit(1);
+    stage.pool.close();
+    let now = stage.now();
+    assert_eq!(stage.pool.withdraw(|_| true, now, &mut stage.world), [0]);
+    assert_eq!(stage.did(), [Did::Retire(0)]);
+}
+
+#[test]
 fn an_idle_pool_sleeps_for_ever() {
     let mut stage = Stage::new(workers(3));
     assert_eq!(stage.pool.next_deadline(), None);

@@ -321,6 +321,24 @@ impl Driver {
         }
     }
 
+    /// The owner takes back one task in three, as far as nobody has begun it.
+    pub(super) fn withdraw(&mut self) {
+        let now = self.now();
+        let rest = self.rng.below(3);
+        let withdrawn = self.pool.withdraw(|tag| tag % 3 == rest, now, &mut self.world);
+        for tag in withdrawn {
+            assert_eq!(tag % 3, rest, "task {tag} was not named");
+            let claimed = self.world.facts().fates[tag as usize].claimed_by;
+            assert_eq!(claimed, None, "task {tag} is taken back although somebody runs it");
+            self.end(tag, "withdrawn");
+        }
+        let left: Vec<u64> = self.keys.keys().copied().filter(|tag| tag % 3 == rest).collect();
+        for tag in left {
+            let claimed = self.world.facts().fates[tag as usize].claimed_by;
+            assert!(claimed.is_some(), "task {tag} stays although nobody runs it");
+        }
+    }
+
     pub(super) fn terminate(&mut self) {
         let now = self.now();
         self.pool.terminate(now, &mut self.world);

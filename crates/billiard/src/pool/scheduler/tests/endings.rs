@@ -8,7 +8,7 @@ const FAILED: ExitStatus = ExitStatus::Code(1);
 const KILLED: ExitStatus = ExitStatus::Signal(9);
 
 fn restarts(most: u32) -> Config {
-    let restart = RestartPolicy { max_restarts: Some(most), window: ms(1_000) };
+    let restart = RestartPolicy { max_restarts: Some(most), ..RestartPolicy::default() };
     Config { restart, ..workers(1) }
 }
 
@@ -34,6 +34,19 @@ fn starts_that_fail_are_tried_five_times_with_doubling_waits_and_then_no_more() 
     assert_eq!(stage.pool.phase(), Phase::Broken);
     assert!(stage.pool.is_over());
     assert_eq!(stage.pool.next_deadline(), None);
+}
+
+#[test]
+fn a_patient_pool_tries_longer_and_waits_no_longer_each_time_in_the_end() {
+    let restart = RestartPolicy { retries: 8, ..RestartPolicy::default() };
+    let mut stage = Stage::empty(Config { restart, ..workers(1) }, 8);
+    assert_eq!(stage.did(), [Did::Start]);
+    for wait in [100, 200, 400, 800, 1_600, 3_200, 3_200, 3_200] {
+        assert_eq!(fail_to_start(&mut stage), []);
+        assert_eq!(stage.after(ms(wait - 1)), []);
+        assert_eq!(stage.after(ms(1)), [Did::Start]);
+    }
+    assert_eq!(fail_to_start(&mut stage), [Did::Broke]);
 }
 
 #[test]

@@ -45,6 +45,7 @@ impl Plot {
         let policy = RestartPolicy {
             max_restarts: rng.chance(2_000).then(|| rng.below(20) as u32),
             window: Duration::from_millis(1 + rng.below(1_000)),
+            ..RestartPolicy::default()
         };
         let config = Config {
             workers: 1 + rng.below(5) as u32,
@@ -137,6 +138,7 @@ impl Plot {
                     self.driver.kill(id);
                 }
             }
+            97 => self.driver.withdraw(),
             _ => {}
         }
         self.driver.settle();
