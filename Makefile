@@ -91,8 +91,8 @@ bench-celery: build ## measure Celery's workers on this package and on the origi
 	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST)
 	@$(BIN)/python tests/celery/run.py --make --versions $(CELERY_NEWEST) --original
 	@$(BIN)/python benches/compare.py --celery --subjects ours,original --output benches/results/celery.json \
-		--python build/celery/$(CELERY_NEWEST)/ours/bin/python \
-		--original build/celery/$(CELERY_NEWEST)/original/bin/python $(BENCH)
+		--python $(CURDIR)/build/celery/$(CELERY_NEWEST)/ours/bin/python \
+		--original $(CURDIR)/build/celery/$(CELERY_NEWEST)/original/bin/python $(BENCH)
 
 oracle: .oracle/.ready ## install the original package into an environment of its own
 

@@ -74,7 +74,14 @@ ORDER = (
     "leaks",
 )
 
-CELERY = ("celery_rate", "celery_latency", "celery_ends", "celery_recycling")
+CELERY = (
+    "celery_rate",
+    "celery_native_rate",
+    "celery_latency",
+    "celery_ends",
+    "celery_recycling",
+    "celery_native_recycling",
+)
 """Asked only when they are named, or by ``--celery``: they need interpreters that have Celery, and Redis."""
 
 BUSY = 0.5

@@ -37,8 +37,6 @@ QUESTION = Question(
     cases={
         "prefork -c 2": {"jobs": 6_000, "processes": 2},
         "prefork -c 8": {"jobs": 6_000, "processes": 8},
-        "native -c 2": {"jobs": 6_000, "processes": 2, "native": 1},
-        "native -c 8": {"jobs": 6_000, "processes": 8, "native": 1},
     },
     rounds={OURS: 5, ORIGINAL: 5},
 )

@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -24,17 +23,22 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def attack(pid: int, pause: float, choice: random.Random) -> Iterator[int]:
-    """Kill one of them after each pause, for ever; gives the process that it was."""
-    while True:
-        time.sleep(choice.uniform(0.5, 1.5) * pause)
-        if victims := children(pid):
-            victim = choice.choice(victims)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
-            yield victim
+def kill_one(pid: int, choice: random.Random) -> int | None:
+    """Kill one process of a worker's pool; gives its number, or None if there was none to kill."""
+    victims = children(pid)
+    if not victims:
+        return None
+    victim = choice.choice(victims)
+    try:
+        os.kill(victim, signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    return victim
 
 
 if __name__ == "__main__":
-    for killed in attack(int(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.2, random.Random()):
-        print(f"killed {killed}", flush=True)
+    pause = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
+    while True:
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        if (killed := kill_one(int(sys.argv[1]), random.Random())) is not None:
+            print(f"killed {killed}", flush=True)

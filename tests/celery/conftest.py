@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,8 +68,11 @@ if INSTALLED:
         """Start workers for one test; what they leave is ended with it."""
         started: list[Worker] = []
 
-        def start(*options: str, **arguments: object) -> Worker:
-            one = Worker(server, tmp_path, mode, next(_numbers), *options, **arguments)  # type: ignore[arg-type]
+        def start(*options: str, after: Worker | None = None, **arguments: Any) -> Worker:
+            if after is not None:
+                one = after.successor()
+            else:
+                one = Worker(server, tmp_path, mode, next(_numbers), *options, **arguments)
             started.append(one)
             return one.start()
 

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,12 @@ class Job:
             said = out.read()
         if status in (0, NOTHING_COLLECTED):
             shutil.rmtree(folder)
-            return True, (said.strip().splitlines() or [""])[-1].strip("= ")
+            counts = [
+                line
+                for line in said.splitlines()
+                if " in " in line and ("passed" in line or "deselected" in line)
+            ]
+            return True, counts[-1].strip("= ") if counts else said
         return False, f"{said}\nwhat its workers said is in {folder}"
 
 
@@ -141,10 +146,11 @@ def main() -> int:
     began = time.monotonic()
     failed = 0
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        running = {job.title: threads.submit(job.run) for job in jobs(options)}
+        running = {threads.submit(job.run): job.title for job in jobs(options)}
         if options.whole:
-            running[f"Celery {NEWEST}, its own tests"] = threads.submit(units.compare)
-        for title, one in running.items():
+            running[threads.submit(units.compare)] = f"Celery {NEWEST}, its own tests"
+        for one in as_completed(running):
+            title = running[one]
             passed, said = one.result()
             failed += not passed
             print(f"celery: {title}: {said if passed else 'FAILED'}", flush=True)

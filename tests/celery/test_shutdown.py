@@ -48,7 +48,7 @@ def test_warm_shutdown_leaves_late_tasks_to_the_next_worker(start_worker: Starte
     sent = [worker.send("leave_trace", key, number, 0.02) for number in range(100)]
     sent[5].get(timeout=30)
     assert worker.stop(signal.SIGTERM) == os.EX_OK
-    again = worker.successor().start()
+    again = start_worker(after=worker)
     for one in sent:
         one.get(timeout=30)
     assert worker.traces(key) == set(range(100))
@@ -61,7 +61,7 @@ def test_cold_shutdown_gives_late_tasks_back(start_worker: Starter, key: str) ->
     worker.heard(key)
     worker.await_active(1)
     worker.stop(signal.SIGQUIT)
-    again = worker.successor().start()
+    again = start_worker(after=worker)
     assert sent.get(timeout=30) == 2
     assert again.stop() == os.EX_OK
 

@@ -271,7 +271,15 @@ class Worker:
                 os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait(PATIENCE)
+        # A result that is collected later would look for a Redis that has gone, again and again.
+        consumer = self.app.backend.result_consumer
+        consumer.stop()
+        consumer._pubsub = None
+        self.app.close()
 
 
 Starter = Callable[..., Worker]
-"""Starts a worker for one test: options of its command line, and by name `settings` and `streams`."""
+"""Starts a worker for one test.
+
+Takes options of its command line, and by name `settings` and `streams`; or `after`, a worker to succeed.
+"""

@@ -1,0 +1,21 @@
+"""The same as ``celery_recycling``, with our own pool against the original's prefork."""
+
+from __future__ import annotations
+
+from harness.question import Bar, Metric, Question, main
+from harness.subject import ORIGINAL, OURS
+from questions.celery_rate import measure
+
+QUESTION = Question(
+    name="celery_native_recycling",
+    title="Celery over Redis, a process for each task, native pool",
+    metrics=(
+        Metric("rate", "Celery, --max-tasks-per-child=1", "tasks/s", "higher", (Bar(3.0, against=ORIGINAL),)),
+    ),
+    measure=measure,
+    cases={"native -c 4": {"jobs": 300, "processes": 4, "recycle": 1, "native": 1}},
+    rounds={OURS: 3, ORIGINAL: 3},
+)
+
+if __name__ == "__main__":
+    main(QUESTION)
