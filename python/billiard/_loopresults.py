@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import deque
 from typing import Any
 
 from . import _billiard, _tasks
@@ -20,9 +19,9 @@ from .exceptions import Terminated, TimeoutError, WorkerLostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import Callable, MutableMapping
 
-    _Outcome = tuple[bool, Any]
+    Outcome = tuple[bool, Any]
 
 ACK = 0
 NACK = 3
@@ -31,7 +30,7 @@ NACK = 3
 job_counter = itertools.count()
 
 
-def lost_with_worker(job: Any, exitcode: int, process: Any = None) -> _Outcome:
+def lost_with_worker(job: Any, exitcode: int, process: Any = None) -> Outcome:
     """What a job has come to whose worker has ended.
 
     Args:
@@ -54,10 +53,10 @@ def lost_with_worker(job: Any, exitcode: int, process: Any = None) -> _Outcome:
     if stack:
         # COMPAT: the message stays as it is, since it is kept in result stores; the traceback tells more.
         lost.__cause__ = RemoteTraceback(f'\n"""\n{stack}"""')
-    return _failure(lost)
+    return failure(lost)
 
 
-class _Either(type):
+class Either(type):
     """The type of results: those of the engine, which are made elsewhere, are instances too."""
 
     _native: type
@@ -69,11 +68,12 @@ class _Either(type):
         return type.__subclasscheck__(cls, subclass) or issubclass(subclass, cls._native)
 
 
-def _failure(error: BaseException) -> _Outcome:
+def failure(error: BaseException) -> Outcome:
+    """What a job has come to that fails with an error."""
     return False, ExceptionInfo((type(error), error, error.__traceback__))
 
 
-class ApplyResult(metaclass=_Either):
+class ApplyResult(metaclass=Either):
     """The result of a job, once it is there.
 
     Made by `Pool.apply_async`; this class is that of pools which their owner drives.
@@ -108,7 +108,7 @@ class ApplyResult(metaclass=_Either):
     _time_accepted: Any = None
     _terminated: int | None = None
     #: Success and value, once there is an outcome.
-    _outcome: _Outcome | None = None
+    _outcome: Outcome | None = None
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class ApplyResult(metaclass=_Either):
     def _value(self) -> Any:
         return self._told()[1]
 
-    def _told(self) -> _Outcome:
+    def _told(self) -> Outcome:
         if self._outcome is None:
             raise AttributeError(f"job {self._job} has not ended")
         return self._outcome
@@ -240,7 +240,7 @@ class ApplyResult(metaclass=_Either):
         """
         pid = self.worker_pids()
         error = Terminated(-(signum or 0), pid=pid[0] if pid else None, job=self._job)
-        self._set(None, _failure(error))
+        self._set(None, failure(error))
 
     def _give_up(self, why: Terminated, tell: bool) -> None:
         """End the job with its pool.
@@ -249,7 +249,7 @@ class ApplyResult(metaclass=_Either):
             why: The error that is raised for those who wait.
             tell: Whether the callbacks are called.
         """
-        outcome = _failure(why)
+        outcome = failure(why)
         if tell:
             self._accepted = True
             ApplyResult._set(self, None, outcome)
@@ -313,9 +313,9 @@ class ApplyResult(metaclass=_Either):
 
     def _refuse(self, pid: int, synqW_fd: int | None, why: BaseException) -> None:
         self._answer(NACK, pid, synqW_fd)
-        self._set(None, _failure(why))
+        self._set(None, failure(why))
 
-    def _set(self, i: int | None, obj: _Outcome) -> None:  # noqa: ARG002
+    def _set(self, i: int | None, obj: Outcome) -> None:  # noqa: ARG002
         """End the job. Only the first outcome counts."""
         if self._on_timeout_cancel:
             self._on_timeout_cancel(self)
@@ -397,7 +397,7 @@ class MapResult(ApplyResult):
         if self._outcome is not None and self.accepted():
             self.discard()
 
-    def _set(self, i: int | None, success_result: _Outcome) -> None:
+    def _set(self, i: int | None, success_result: Outcome) -> None:
         """Take the values of a chunk, or the failure that ends the job."""
         success, values = success_result
         if not success:
@@ -412,132 +412,5 @@ class MapResult(ApplyResult):
                 super()._set(None, (True, self._values))
 
 
-class IMapIterator(metaclass=_Either):
-    """The results of a map, one by one, in the order of the input.
-
-    Args:
-        cache: The jobs that have not ended, by number.
-        lost_worker_timeout: See `ApplyResult`.
-    """
-
-    _native = _billiard.IMapIterator
-    _worker_lost: tuple[float, int] | None = None
-    _write_to: Any = None
-    _scheduled_for: Any = None
-    _accepted = False
-    _timeout = _soft_timeout = None
-
-    def __init__(self, cache: MutableMapping[int, Any], lost_worker_timeout: float = 10.0) -> None:
-        self._cond = threading.Condition()
-        self._job = next(job_counter)
-        self._cache = cache
-        self._items: deque[_Outcome] = deque()
-        self._index = 0
-        self._length: int | None = None
-        self._ready = False
-        self._unsorted: dict[int, _Outcome] = {}
-        self._worker_pids: list[int] = []
-        self._lost_worker_timeout = lost_worker_timeout
-        cache[self._job] = self
-
-    def __iter__(self) -> IMapIterator:
-        return self
-
-    def next(self, timeout: float | None = None) -> Any:
-        """Wait for the next result, while another thread drives the pool, and return it.
-
-        Args:
-            timeout: Seconds to wait; ``None`` waits for ever.
-
-        Raises:
-            StopIteration: There are no more.
-            multiprocessing.TimeoutError: There is none after ``timeout`` seconds.
-            Exception: What the task raised.
-        """
-        limit = bounded(timeout)
-        deadline = None if limit is None else time.monotonic() + limit
-        with self._cond:
-            while not self._items:
-                if self._index == self._length:
-                    self._ready = True
-                    raise StopIteration
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError
-                self._cond.wait(left)
-            success, value = self._items.popleft()
-        if success:
-            return value
-        raise _tasks.raisable_in_iteration(value)
-
-    __next__ = next
-
-    def _set(self, i: int | None, obj: _Outcome) -> None:
-        """Take a result. Without a number it is an error, and stands in the next place."""
-        with self._cond:
-            if i is not None and i != self._index:
-                self._unsorted[i] = obj
-                return
-            self._append(obj)
-            while self._index in self._unsorted:
-                self._append(self._unsorted.pop(self._index))
-
-    def _append(self, obj: _Outcome) -> None:
-        self._items.append(obj)
-        self._index += 1
-        self._cond.notify()
-        if self._index == self._length:
-            self._cache.pop(self._job, None)
-
-    def _set_length(self, length: int) -> None:
-        """Note how many results there will be."""
-        with self._cond:
-            self._length = length
-            if self._index == length:
-                self._cond.notify()
-                self._cache.pop(self._job, None)
-
-    def discard(self) -> None:
-        """Let go of the job: nobody will ask for more of it."""
-        self._cache.pop(self._job, None)
-
-    def _ack(self, i: int | None, time_accepted: float, pid: int, *args: Any) -> None:  # noqa: ARG002
-        """Note that a worker has begun an item."""
-        self._worker_pids.append(pid)
-
-    def _give_up(self, why: Terminated, tell: bool) -> None:  # noqa: ARG002
-        """End with the pool: what has not come raises an error."""
-        with self._cond:
-            self._append(_failure(why))
-            self._length = self._index
-            self._unsorted.clear()
-        self._cache.pop(self._job, None)
-
-    def ready(self) -> bool:
-        """Tell whether the end has been reached."""
-        return self._ready
-
-    def worker_pids(self) -> list[int]:
-        """Process ids of the workers that have begun items."""
-        return self._worker_pids
-
-
-class IMapUnorderedIterator(IMapIterator):
-    """The results of a map, one by one, as they are ready."""
-
-    _native = _billiard.IMapUnorderedIterator
-
-    def _set(self, i: int | None, obj: _Outcome) -> None:  # noqa: ARG002
-        """Take a result."""
-        with self._cond:
-            self._append(obj)
-
-
-def flattened(results: IMapIterator) -> Iterable[Any]:
-    """The items of chunks, one by one."""
-    for chunk in results:
-        yield from chunk
-
-
-for _public in (ApplyResult, MapResult, IMapIterator, IMapUnorderedIterator):
+for _public in (ApplyResult, MapResult):
     _public.__module__ = "billiard.pool"

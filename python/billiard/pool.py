@@ -16,8 +16,9 @@ from ._engineworkers import EngineWorkers
 from ._given import Parcel, shared
 from ._hooks import is_overridden
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
+from ._loopiterators import IMapIterator, IMapUnorderedIterator
 from ._looppool import Driven
-from ._loopresults import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult, job_counter
+from ._loopresults import ApplyResult, MapResult, job_counter
 from ._loopworker import (
     EX_FAILURE,
     EX_OK,
@@ -208,7 +209,7 @@ class Pool(EngineWorkers, Submitting, Driven):
         self._state = RUN
         self.putlocks = putlocks
         if self._driven:
-            self._begin_driven(limit, window, semaphore)
+            self._begin_driven(semaphore)
             return
 
         self._engine = _billiard.Engine(

@@ -6,16 +6,21 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import loopworks
 import pytest
 
 import billiard
 from billiard.exceptions import Terminated, WorkerLostError
-from billiard.pool import MaybeEncodingError
+from billiard.pool import MaybeEncodingError, Worker
 from harness.looppool import LoopPool
 
 Outcome = Callable[..., object]
+
+HERE = Path(__file__).parent
+BENCHES = HERE.parents[2] / "benches"
 
 
 def test_jobs_come_back(make_loop: Callable[..., LoopPool]) -> None:
@@ -197,3 +202,53 @@ def test_a_word_is_waited_for_where_one_is_given(make_loop: Callable[..., LoopPo
     with pytest.raises(Terminated):
         dropped.get()
     assert pool._cache == {}
+
+
+def test_agents_may_wrap_what_a_worker_does(
+    make_loop: Callable[..., LoopPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loop, leave = Worker.workloop, Worker._do_exit
+
+    def workloop(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return loop(*args, **kwargs)
+        finally:
+            (tmp_path / "flushed").touch()
+
+    def do_exit(self: Worker, *args: Any, **kwargs: Any) -> Any:
+        (tmp_path / "left").write_text(repr(args[1]))
+        return leave(self, *args, **kwargs)
+
+    monkeypatch.setattr(Worker, "workloop", workloop)
+    monkeypatch.setattr(Worker, "_do_exit", do_exit)
+    pool = make_loop(1)
+    result = pool.apply_async(loopworks.double, (1,))
+    pool.run_until(result.ready)
+    pool.close()
+    pool.join()
+    assert result.get() == 2
+    assert (tmp_path / "flushed").exists()
+    assert (tmp_path / "left").read_text() == "0"
+
+
+PATCHED = f"""
+import sys
+from unittest.mock import Mock, patch
+sys.path[:0] = [{str(BENCHES)!r}, {str(HERE)!r}]
+import loopworks
+from harness.looppool import LoopPool
+
+with patch("billiard.process.BaseProcess", Mock()):
+    pool = LoopPool(1)
+    result = pool.apply_async(loopworks.double, (1,))
+    pool.run_until(result.ready)
+    print(result.get())
+    pool.terminate()
+from billiard._parent import ParentProcess
+print(isinstance(ParentProcess, type))
+"""
+
+
+def test_classes_are_made_before_somebody_patches_their_base(program: Callable[..., Any]) -> None:
+    done = program(PATCHED)
+    assert (done.stdout, done.stderr) == ("2\nTrue\n", "")
