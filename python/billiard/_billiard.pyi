@@ -1250,13 +1250,15 @@ class Pump:
         """
         Drop what there is to tell about jobs: the owner wants to hear nothing more of those that have ended.
         """
-    def pump(self, /, handle: Any, release: Any) -> int:
+    def pump(self, /, handle: Any, release: Any, settle: Any) -> int:
         """
         Look after everything that is due, and call whoever wants to hear of it. Never waits.
 
         Args:
             handle: Called with each event that is not about a job: a tuple whose first item names it.
             release: Called for each job that has ended, before its callbacks; None if nobody counts them.
+            settle: Called with the result and the `ExceptionInfo` of each job that has failed; answers the one that is
+                told. None: it is told as it is.
 
         Returns:
             How many events there were.

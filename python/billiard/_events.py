@@ -31,6 +31,8 @@ class Events(Hooks):
     _putlock: Any
     _worker_handler: Any
     threads: bool
+    #: Called with the result and the `ExceptionInfo` of a job that has failed; returns what is told.
+    _settle: Callable[[Any, Any], Any] | None = None
     on_timeout_set: Callable[[Any, Any, Any], object] | None
     on_timeout_cancel: Callable[[Any], object] | None
 
@@ -78,7 +80,8 @@ class Events(Hooks):
         self._call(self.on_job_ready, handle._job, None, (success, value), None)
         if not success and is_overridden(self, "on_job_process_down", "on_job_process_lost"):
             self._tell_of_loss(handle, _tasks.raisable(value))
-        self._call(handle._callback if success else handle._error_callback, value)
+        told = value if success or self._settle is None else self._settle(handle, value)
+        self._call(handle._callback if success else handle._error_callback, told)
         if handle._limit_passed is not None:
             self._call(handle._timeout_callback, soft=False, timeout=_tasks.as_given(handle._limit_passed))
 

@@ -69,7 +69,7 @@ class PumpedPool(Pool):
             BaseException: What a callback has raised that is not to be logged: no `Exception`, or a
                 `MemoryError`, or one of the job's ``callbacks_propagate``.
         """
-        return self._pump.pump(self._handle, self._release)
+        return self._pump.pump(self._handle, self._release, self._settle)
 
     def apply_async(
         self,

@@ -42,7 +42,17 @@ def _about_me() -> tuple[int, list[Any], str]:
     return os.getpid(), started, current_process().name
 
 
+def _exit(code: object) -> None:
+    raise SystemExit(code)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 _TASKS = {
+    "exit": _exit,
+    "interrupt": _interrupt,
     "add": lambda a, b: a + b,
     "sleep": _sleep,
     "about me": _about_me,

@@ -237,6 +237,20 @@ def test_a_lost_task_is_called_by_its_name(make):
     assert "signal 9 (SIGKILL)" in str(failure)
 
 
+@pytest.mark.parametrize(
+    ("task", "args", "code"),
+    [("exit", (7,), 7), ("exit", (None,), 0), ("exit", ("so",), 1), ("interrupt", (), 1)],
+)
+def test_an_exit_of_a_task_is_told_as_what_celery_can_store(make, task, args, code):
+    worker = make()
+    pids = worker.pool.info["processes"]
+    failure = worker.run(task, *args)["failure"]
+    assert isinstance(failure, WorkerLostError)
+    assert failure.exitcode == code
+    assert failure.pid == pids[0]
+    assert worker.run("add", 1, 1)["accepted"][0] == pids[0]
+
+
 def test_a_revoked_task_ends_alone(make):
     worker = make(2)
     revoked, other = worker.begin("sleep", 60), worker.begin("sleep", 0.5)
@@ -337,15 +351,16 @@ def test_the_figures_can_be_sent(make):
 
 def test_a_worker_without_an_event_loop_has_a_thread_that_delivers(make):
     worker = make(2, threads=True, putlocks=True, semaphore=None, max_restarts=None)
-    ended = threading.Event()
-    request = Request()
+    request, failed = Request(), Request()
     request.execute(worker.pool, "add", 1, 2)
+    failed.execute(worker.pool, "exit", 7)
     deadline = time.monotonic() + PATIENCE
-    while not request.ended() and time.monotonic() < deadline:
-        ended.wait(0.005)
+    while not (request.ended() and failed.ended()) and time.monotonic() < deadline:
+        time.sleep(0.005)
     assert request.names() == ["accepted", "success"]
     assert request.thread != threading.get_ident()
-    assert worker.pool.info["engine"]["tasks"]["finished"] == 1
+    assert isinstance(failed["failure"], WorkerLostError)
+    assert worker.pool.info["engine"]["tasks"]["finished"] == 2
     worker.pool.close()
     worker.pool.stop()
 

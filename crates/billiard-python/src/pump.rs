@@ -40,6 +40,7 @@ impl Pump {
         event: Event,
         handle: &Bound<'_, PyAny>,
         release: &Bound<'_, PyAny>,
+        settle: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let shared = self.shared();
         match event {
@@ -58,7 +59,7 @@ impl Pump {
                 if !release.is_none() {
                     guarded(py, release.call0().map(drop), None)?;
                 }
-                hear_end(&result, handle)
+                hear_end(&result, handle, settle)
             }
             other => match self.engine.get().tell(py, other)? {
                 Some(told) => handle.call1((told,)).map(drop),
@@ -69,12 +70,17 @@ impl Pump {
 }
 
 /// A job has ended: first of a hard limit, so that what is known about the failure is the last word.
-fn hear_end(result: &Bound<'_, ApplyResult>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+fn hear_end(
+    result: &Bound<'_, ApplyResult>,
+    handle: &Bound<'_, PyAny>,
+    settle: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let (py, job) = (result.py(), result.get());
     let (success, value) = job.settled(py)?;
     if success {
         return job.call(py, |e| e.callback.as_ref(), (value,));
     }
+    let value = if settle.is_none() { value } else { settle.call1((result, value))?.unbind() };
     if let Some(limit) = job.limit_passed(py)? {
         let stack = python::tasks(py, "raisable")?.call1((&value,))?.getattr(intern!(py, "last_stack"))?;
         guarded(py, handle.call1((("overdue", result, stack),)).map(drop), None)?;
@@ -130,6 +136,8 @@ impl Pump {
     /// Args:
     ///     handle: Called with each event that is not about a job: a tuple whose first item names it.
     ///     release: Called for each job that has ended, before its callbacks; None if nobody counts them.
+    ///     settle: Called with the result and the `ExceptionInfo` of each job that has failed; answers the one that is
+    ///         told. None: it is told as it is.
     ///
     /// Returns:
     ///     How many events there were.
@@ -137,13 +145,19 @@ impl Pump {
     /// Raises:
     ///     BaseException: What a callback has raised that is no `Exception`, or a `MemoryError`, or named by the job's
     ///         `callbacks_propagate`; or what `handle` has raised. The rest is for the next call.
-    fn pump(&self, py: Python<'_>, handle: &Bound<'_, PyAny>, release: &Bound<'_, PyAny>) -> PyResult<usize> {
+    fn pump(
+        &self,
+        py: Python<'_>,
+        handle: &Bound<'_, PyAny>,
+        release: &Bound<'_, PyAny>,
+        settle: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
         let engine = &self.shared().engine;
         engine.pump().map_err(IntoPyErr::into_py_err)?;
         let mut heard = 0;
         while let Some(event) = engine.take_event() {
             heard += 1;
-            if let Err(error) = self.hear(py, event, handle, release) {
+            if let Err(error) = self.hear(py, event, handle, release, settle) {
                 engine.remind();
                 return Err(error);
             }

@@ -24,6 +24,9 @@ from celery.worker.request import Request
 from .. import pool
 from .._billiard import pool_figures
 from .._pumped import PumpedPool
+from .._tasks import raisable
+from ..einfo import ExceptionInfo
+from ..exceptions import WorkerLostError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +52,8 @@ class Worker(pool.Worker):
         super().after_fork()
 
 
-class _Preparing(pool.Pool):
-    """What is done before a process is made."""
+class _CeleryPool(pool.Pool):
+    """What both pools have in common: how processes begin, and how failures are told."""
 
     Worker = Worker
     # For about a minute. Processes that load an application take long to come up, and whoever kills some of
@@ -64,12 +67,34 @@ class _Preparing(pool.Pool):
         gc.collect(1)
         return super()._create_worker_process(i)
 
+    def _settle(self, result: Any, info: ExceptionInfo) -> ExceptionInfo:
+        """Return the failure of a task in a form that every Celery can store.
 
-class BlockingPool(_Preparing):
+        Before 5.7 a task that raises `SystemExit`, or another exception that is no `Exception`, is pending
+        for ever where results are stored as JSON: the pool of old told of a lost process then.
+        """
+        error = raisable(info)
+        if isinstance(error, Exception):
+            return info
+        code = error.code if isinstance(error, SystemExit) else None
+        code = code if isinstance(code, int) else int(code is not None or not isinstance(error, SystemExit))
+        lost = WorkerLostError(
+            f"Worker exited prematurely: exitcode {code} Job: {result._job}.",
+            exitcode=code,
+            pid=result._worker_pid,
+            job=result._job,
+            hint=f"the task has raised {type(error).__name__}",
+        )
+        told = ExceptionInfo((type(lost), lost, None))
+        told.traceback = info.traceback
+        return told
+
+
+class BlockingPool(_CeleryPool):
     """The pool of a Celery worker that has no event loop: a thread delivers."""
 
 
-class HubPool(_Preparing, PumpedPool):
+class HubPool(_CeleryPool, PumpedPool):
     """The pool of a Celery worker that has an event loop."""
 
     _named = True
