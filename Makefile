@@ -78,7 +78,7 @@ test-python: build oracle ## run the Python tests, on every Python that is found
 test-celery: build ## run Celery's workers and its own tests on this package, with each Celery (choose: CELERY="--modes fair …")
 	@$(BIN)/python tests/celery/run.py $(CELERY)
 
-test-celery-short: build
+test-celery-short: build ## the same with the newest Celery only, in a minute or two
 	@$(BIN)/python tests/celery/run.py --short
 
 test-celery-original: build ## run the tests with Celery on the original package: are the tests right?
