@@ -6,14 +6,12 @@ import os
 import signal
 
 import numpy as np
-import pytest
 
-from billiard import _billiard
 from billiard.exceptions import WorkerLostError
 
 MIB = 1 << 20
-#: Of the memory for large messages so much stays for the next ones.
-KEPT = 64 * MIB
+#: Of the memory for large messages so much stays on either side for the next ones; more of it for a second.
+KEPT = 2 * 16 * MIB
 
 held = []
 
@@ -44,7 +42,7 @@ def backed():
     return sum(found.values())
 
 
-def test_an_argument_is_a_view_and_a_killed_worker_gives_back_what_it_held(make_pool):
+def test_an_argument_is_a_view_and_a_killed_worker_gives_back_what_it_held(make_pool, until):
     pool = make_pool(1)
     before = backed()
     for _ in range(4):
@@ -57,10 +55,10 @@ def test_an_argument_is_a_view_and_a_killed_worker_gives_back_what_it_held(make_
     except WorkerLostError:
         # It was handed to the dying one.
         assert pool.apply_async(hold, (ones(1),)).get(30) != pid
-    assert backed() - before <= KEPT + 16 * MIB
+    until(lambda: backed() - before <= KEPT + 4 * MIB)
 
 
-def test_a_result_goes_with_the_last_view_of_it(make_pool):
+def test_a_result_goes_with_the_last_view_of_it(make_pool, until):
     pool = make_pool(1)
     before = backed()
     views = [pool.apply(ones, (64 * MIB,))[5:] for _ in range(4)]
@@ -69,16 +67,4 @@ def test_a_result_goes_with_the_last_view_of_it(make_pool):
     views.clear()
     # The worker sees it when it needs memory the next time.
     assert ends_of(pool.apply(ones, (MIB,)))[:3] == (MIB, 1, 1)
-    assert backed() - before <= KEPT + 16 * MIB
-
-
-def test_more_than_4_gib(make_pool):
-    limit = _billiard.mem_limit()
-    if min(limit or 1 << 60, _billiard.mem_available() * 1024) < 16 << 30:
-        pytest.skip("there is not so much memory here")
-    size = (4 << 30) + 5
-    # Pages that nobody has touched yet take no memory here.
-    array = np.zeros(size, dtype=np.uint8)
-    array[-1] = 7
-    pool = make_pool(1)
-    assert pool.apply_async(ends_of, (array,)).get(120) == (size, 0, 7, True)
+    until(lambda: backed() - before <= KEPT + 4 * MIB)
