@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,30 @@ def leak_census() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail("left behind:\n" + "\n".join(sorted(left)), pytrace=False)
         time.sleep(0.01)
+
+
+def _end(pool: Any) -> None:
+    pool.terminate()
+    pool.join()
+
+
+@pytest.fixture
+def ended(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:  # noqa: ARG001
+    """Have a pool, or something else, ended after the test; nothing of it may be left then."""
+    kept = []
+
+    def keep(thing: Any, end: Callable[[Any], object] = _end) -> Any:
+        kept.append((thing, end))
+        return thing
+
+    yield keep
+    # What nobody holds any more is closed, and the census comes next: pytest would hold on to the arguments.
+    if request.node.funcargs:
+        request.node.funcargs.clear()
+    while kept:
+        thing, end = kept.pop()
+        end(thing)
+        del thing, end
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ import units
 from environments import NEWEST, ORIGINAL, OURS, VERSIONS, Impossible, make, python, require_redis, source
 
 HERE = Path(__file__).resolve().parent
+#: The tests of the native pool by itself, without a broker.
+NATIVE_POOL = HERE.parent / "celery_native"
 #: Most of these tests wait: they may be more than the CPUs, but not in each other's way.
 AT_ONCE = 4
 LIMIT = 900.0
@@ -47,7 +49,8 @@ class Job:
     version: str
     package: str
     mode: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    tests: Path = HERE
 
     @property
     def title(self) -> str:
@@ -56,11 +59,11 @@ class Job:
     def run(self) -> tuple[bool, str]:
         """Run it in a session of its own; tell whether it passed, and what it said."""
         # Not in the tree: the path of a socket must be short.
-        folder = tempfile.mkdtemp(prefix=f"celery-{self.mode}-")
+        folder = tempfile.mkdtemp(prefix=f"celery-{self.mode.replace(' ', '-')}-")
         with tempfile.TemporaryFile("w+") as out:
             interpreter = python(self.version, self.package)
             process = subprocess.Popen(
-                [interpreter, "-m", "pytest", str(HERE), f"--basetemp={folder}/t", *self.arguments],
+                [interpreter, "-m", "pytest", str(self.tests), f"--basetemp={folder}/t", *self.arguments],
                 env={**os.environ, "BILLIARD_CELERY_MODES": self.mode},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -96,6 +99,8 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
     package = ORIGINAL if options.original else OURS
     selection = ("-k", options.select) if options.select else ()
     for version in options.versions:
+        if package == OURS and not selection:
+            yield Job(version, package, "the native pool alone", tests=NATIVE_POOL)
         for mode in options.modes:
             if options.original and mode in UNKNOWN_TO_ORIGINAL:
                 continue

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata, util
 from typing import Any
 
@@ -136,21 +136,13 @@ class Worker:
 
 
 @pytest.fixture
-def make(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Worker]]:  # noqa: ARG001
+def make(ended: Callable[..., Worker]) -> Callable[..., Worker]:
     """Start a worker; nothing of it may be left afterwards."""
-    workers = []
 
     def start(limit: int = 1, **options: Any) -> Worker:
-        worker = Worker(limit, **options)
-        workers.append(worker)
-        return worker
+        return ended(Worker(limit, **options), Worker.end)
 
-    yield start
-    # What nobody holds any more is closed, and the census comes next: pytest would hold on to the arguments.
-    if request.node.funcargs:
-        request.node.funcargs.clear()
-    while workers:
-        workers.pop().end()
+    return start
 
 
 def test_a_task_is_accepted_and_succeeds_on_the_thread_of_the_loop(make):

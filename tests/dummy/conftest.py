@@ -14,24 +14,13 @@ from billiard.pool import ThreadPool
 
 
 @pytest.fixture
-def make_pool(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., ThreadPool]]:  # noqa: ARG001
+def make_pool(ended: Callable[..., ThreadPool]) -> Callable[..., ThreadPool]:
     """Make a pool that is ended after the test; nothing of it may be left then."""
-    pools = []
 
     def make(*args: object, **kwargs: object) -> ThreadPool:
-        pool = kwargs.pop("kind", ThreadPool)(*args, **kwargs)
-        pools.append(pool)
-        return pool
+        return ended(kwargs.pop("kind", ThreadPool)(*args, **kwargs))
 
-    yield make
-    # What nobody holds any more is closed, and the census comes next: pytest would hold on to the arguments.
-    if request.node.funcargs:
-        request.node.funcargs.clear()
-    while pools:
-        pool = pools.pop()
-        pool.terminate()
-        pool.join()
-        del pool
+    return make
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,24 +20,13 @@ PROGRAM_TIMEOUT = 60.0
 
 
 @pytest.fixture
-def make_pool(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:  # noqa: ARG001
+def make_pool(ended: Callable[..., Pool]) -> Callable[..., Pool]:
     """Make a pool that is ended after the test; nothing of it may be left then."""
-    pools = []
 
     def make(*args: object, **kwargs: object) -> Pool:
-        pool = kwargs.pop("kind", Pool)(*args, **kwargs)
-        pools.append(pool)
-        return pool
+        return ended(kwargs.pop("kind", Pool)(*args, **kwargs))
 
-    yield make
-    # What nobody holds any more is closed, and the census comes next: pytest would hold on to the arguments.
-    if request.node.funcargs:
-        request.node.funcargs.clear()
-    while pools:
-        pool = pools.pop()
-        pool.terminate()
-        pool.join()
-        del pool
+    return make
 
 
 @pytest.fixture

@@ -11,25 +11,19 @@ from billiard import util
 from harness.looppool import LoopPool
 
 
+def _end(pool: LoopPool) -> None:
+    pool.terminate()
+    pool.release()
+
+
 @pytest.fixture
-def make_loop(leak_census: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., LoopPool]]:  # noqa: ARG001
+def make_loop(ended: Callable[..., LoopPool]) -> Callable[..., LoopPool]:
     """Make a pool with a loop. It is terminated after the test, and nothing of it may be left then."""
-    pools = []
 
     def make(processes: int = 1, **options: object) -> LoopPool:
-        pool = LoopPool(processes, **options)
-        pools.append(pool)
-        return pool
+        return ended(LoopPool(processes, **options), _end)
 
-    yield make
-    # What nobody holds any more is closed, and the census comes next: pytest would hold on to the arguments.
-    if request.node.funcargs:
-        request.node.funcargs.clear()
-    while pools:
-        pool = pools.pop()
-        pool.terminate()
-        pool.release()
-        del pool
+    return make
 
 
 @pytest.fixture
