@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from functools import cache
-from typing import Any
 
 from harness.question import Answer, Bar, Metric, Parameters, Question, main
 from harness.subject import ORIGINAL, OURS, STDLIB, Subject
+from questions.payload import ends, ready_made
 
 MEGABYTE = 1 << 20
-
-
-def ends(array: Any) -> tuple[int, int]:
-    """Look at both ends, and write: what did not arrive whole, or cannot be used freely, does not count."""
-    array[1] = 0
-    return int(array[0]), int(array[-1])
-
-
-@cache
-def ready_made(count: int) -> Any:
-    import numpy  # noqa: PLC0415 - only this question needs it
-
-    return numpy.arange(count, dtype="int64")
 
 
 def measure(subject: Subject, parameters: Parameters) -> Answer:
