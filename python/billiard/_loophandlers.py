@@ -13,16 +13,13 @@ from contextlib import suppress
 from signal import SIGKILL
 from typing import Any
 
+from ._loopmessages import ACK, DEATH, READY
 from ._service import CLOSE, RUN, TERMINATE, PoolThread
 from ._worker import SIG_SOFT_TIMEOUT
 from .common import TERM_SIGNAL
 from .einfo import ExceptionInfo
 from .exceptions import TimeLimitExceeded
 from .util import debug
-
-ACK = 0
-READY = 1
-DEATH = 4
 
 #: Seconds a worker has to end between the signal that asks it to and the one that does not ask.
 _GRACE = 0.1

@@ -16,6 +16,7 @@ from ._hooks import is_overridden
 from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
 from ._loopiterators import IMapIterator, IMapUnorderedIterator, flattened
+from ._loopmessages import TASK
 from ._loopqueues import Inlet
 from ._loopresults import ApplyResult, MapResult
 from ._loopwords import last_words
@@ -27,7 +28,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-TASK = 2
 
 #: Imported now: Celery's tests put something else in the place of the class that it builds on.
 _ = _parent

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from . import _billiard, _tasks
+from ._loopmessages import ACK, NACK
 from ._timeouts import bounded
 from .common import human_status
 from .einfo import ExceptionInfo, RemoteTraceback
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     Outcome = tuple[bool, Any]
 
-ACK = 0
-NACK = 3
 
 #: Numbers the jobs of all pools that owners drive.
 job_counter = itertools.count()

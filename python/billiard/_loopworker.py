@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 from . import _billiard, _tasks
+from ._loopmessages import ACK, DEATH, READY
 from .common import clear_terminate_handler_fired, terminate_handler_fired
 from .compat import mem_rss, send_offset
 from .einfo import ExceptionInfo
@@ -22,12 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-ACK = 0
-READY = 1
-TASK = 2
-NACK = 3
-DEATH = 4
 
 EX_OK = 0
 EX_FAILURE = 1

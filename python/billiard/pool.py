@@ -17,6 +17,7 @@ from ._given import Parcel, shared
 from ._hooks import is_overridden
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
 from ._loopiterators import IMapIterator, IMapUnorderedIterator
+from ._loopmessages import ACK, DEATH, NACK, READY, TASK
 from ._looppool import Driven
 from ._loopresults import ApplyResult, MapResult, job_counter
 from ._loopworker import (
@@ -63,11 +64,6 @@ if TYPE_CHECKING:
 #: A name of this module that others import.
 _ = error
 
-ACK = 0
-READY = 1
-TASK = 2
-NACK = 3
-DEATH = 4
 
 LOST_WORKER_TIMEOUT = 10.0
 TIMEOUT_MAX = threading.TIMEOUT_MAX
