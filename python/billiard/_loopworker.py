@@ -107,7 +107,7 @@ class PipeLife:
             conn: The queue.
             loads: Unpickles a message.
         """
-        get_payload = _listener(conn)
+        get_payload = conn.get_payload
 
         def receive() -> Any:
             while True:
@@ -270,44 +270,6 @@ class PipeLife:
         if counter is not None and counter.value < completed:
             return False
         return not _unread(self.outq._writer.fileno())
-
-
-def _listener(queue: Any) -> Callable[[], Any]:
-    """What reads the bytes of a message from a queue.
-
-    The read of the system is what waits: to spin for the owner's next word would take the processor from it,
-    which has as much to do for each job as a worker has for a short one.
-    """
-    reader = queue._reader
-    if queue._rlock is not None or not isinstance(reader, _billiard.Connection):
-        return queue.get_payload  # type: ignore[no-any-return]
-    fd = reader.fileno()
-
-    def listen() -> Any:
-        size = int.from_bytes(_exactly(fd, 4), "big", signed=True)
-        if size < 0:
-            # The length is a long one, and follows.
-            size = int.from_bytes(_exactly(fd, 8), "big")
-        return _exactly(fd, size)
-
-    return listen
-
-
-def _exactly(fd: int, size: int) -> bytes | bytearray:
-    """Read so many bytes. A signal handler's exception loses some: then the worker leaves."""
-    data = os.read(fd, size)
-    got = len(data)
-    if got == size:
-        return data
-    room = bytearray(size)
-    room[:got] = data
-    view = memoryview(room)
-    while got < size:
-        more = os.readv(fd, [view[got:]]) if got else 0
-        if not more:
-            raise EOFError(f"{got} of {size} bytes")
-        got += more
-    return room
 
 
 def _speaker(queue: Any) -> Callable[..., object]:
