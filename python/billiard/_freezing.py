@@ -18,9 +18,44 @@ if TYPE_CHECKING:
 _THE_INTERPRETERS = 1000
 
 
+class _Account:
+    """Has garbage collected that thawing would hide.
+
+    What thaws is old: it waits for a full collection. The interpreter counts what it lets grow old, and has
+    one when that is a quarter of all; but it counts nothing here, and forgets what it had counted.
+    """
+
+    #: It is not worth asking how many a quarter would be before.
+    LEAST = 10_000
+
+    def __init__(self) -> None:
+        self._aged = 0
+        self._limit = self.LEAST
+
+    def freeze(self) -> None:
+        """Freeze everything. Counts what would have been looked at soon."""
+        young, middle, _ = gc.get_count()
+        self._aged += young + middle * gc.get_threshold()[0]
+        gc.freeze()
+
+    def thaw(self) -> None:
+        """Undo it, and collect garbage if it is time to."""
+        if self._aged > self._limit:
+            self._limit = max(self.LEAST, gc.get_freeze_count() // 4)
+        gc.unfreeze()
+        if self._aged > self._limit and gc.isenabled():
+            self._aged = 0
+            gc.collect()
+
+
+_account = _Account()
+
+
 @contextmanager
 def frozen(wanted: bool) -> Iterator[None]:
     """Freeze what there is, in whatever is forked meanwhile; here it thaws afterwards.
+
+    Who collects garbage meanwhile finds only what has been made meanwhile.
 
     Args:
         wanted: False to do nothing. Nothing is done either if the program has frozen something already: it
@@ -29,9 +64,12 @@ def frozen(wanted: bool) -> Iterator[None]:
     if not wanted or gc.get_freeze_count() > _THE_INTERPRETERS:
         yield
         return
-    gc.freeze()
+    _account.freeze()
+    witness: list[object] = []
     try:
         # FORK: a child never comes back from here.
         yield
     finally:
-        gc.unfreeze()
+        # It is out of sight if the program, in a hook of ours, has frozen what there is by now.
+        if any(one is witness for one in gc.get_objects()):
+            _account.thaw()

@@ -12,6 +12,7 @@ import weakref
 from typing import Any
 
 from . import _parent
+from ._freezing import frozen
 from ._hooks import is_overridden
 from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
@@ -69,7 +70,9 @@ class Driven(Controlling):
         self._result_handler = None
         try:
             for i in range(self._processes):
-                self._create_worker_process(i)
+                # Garbage is collected before the first, if the owner does that: once is enough.
+                with frozen(self._freeze and i > 0):
+                    self._create_worker_process(i)
         except BaseException:
             self._abandon_driven()
             raise

@@ -116,7 +116,9 @@ class Pool(EngineWorkers, Submitting, Driven):
             be written to. ``None`` for nothing. ``docs/shared-memory.md`` tells more.
         freeze: True: workers that are copies of this process leave what it had at that time alone when they
             collect garbage, so that the memory stays common to all. What they *use* is still copied, for its
-            reference count. If the program has called `gc.freeze` itself, nothing more is done.
+            reference count. If the program has called `gc.freeze` itself, nothing more is done. ``None``:
+            True where the owner drives the pool (``threads=False``), for all workers but the first; a
+            subclass that collects garbage before it starts a worker is done with that quickly then.
         **kwargs: Ignored, since programs rely on it.
 
     Raises:
@@ -170,7 +172,7 @@ class Pool(EngineWorkers, Submitting, Driven):
         serializer: Serializer = None,
         threads_per_worker: int | str | None = None,
         shared: Any = None,
-        freeze: bool = False,
+        freeze: bool | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         self._driven = not threads or is_overridden(self, "get_process_queues")
@@ -204,7 +206,7 @@ class Pool(EngineWorkers, Submitting, Driven):
         self._serializer = serializer if serializer is not None else self._ctx._serializer
         self._environment = thread_limits(threads_per_worker, self._processes, self._ctx)
         self._preload = load_ahead(self._ctx, preload)
-        self._freeze = freeze
+        self._freeze = self._driven if freeze is None else freeze
         if shared is not None:
             self._parcel = Parcel(shared, self._serializer)
         self._state = RUN
