@@ -33,7 +33,8 @@ build: $(VENV)/.built ## compile the extension in release mode, into .venv
 
 $(VENV)/.built: $(RUST) $(VENV)/.setup
 	@echo "build: the release extension (the first time takes a minute)"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet >$(VENV)/build.log 2>&1 \
+		|| { cat $(VENV)/build.log >&2; exit 1; }
 	@touch $@
 
 CELERY_NEWEST := 5.7.0

@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Bundle", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Mouth", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "named_create", "named_let_go", "named_open", "named_remove", "named_remove_all", "named_sweep", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Bundle", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Mouth", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "named_create", "named_let_go", "named_open", "named_remove", "named_remove_all", "named_sweep", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "read", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -1940,6 +1940,26 @@ def pool_figures(engine: Engine) -> "dict[str, Any]":
         `recalled` from one worker and given to another; `exits`: how many workers have ended; `workers`: for each its
         `pid`, `name`, `state`, tasks `finished`, tasks `handed` to it, seconds that the running one has been `busy` (None:
         idle), and resident memory `rss` in KiB.
+    """
+
+def read(fd: SupportsIndex, buffer: Any, size: SupportsIndex = 0, /) -> int:
+    """
+    Read from a descriptor into a buffer what there is, at most as much as is asked for.
+
+    In blocking mode it waits until there is something.
+
+    Args:
+        fd: The number of the descriptor.
+        buffer: Anything that can be written to. It may be longer.
+        size: How many bytes at most; 0 for as many as the buffer has room for.
+
+    Returns:
+        How many were read; 0 at the end.
+
+    Raises:
+        BlockingIOError: There is nothing now, and the descriptor is in non-blocking mode.
+        OSError: It cannot be read; or the buffer is empty.
+        ValueError: The size is negative, or the buffer has no room for so much.
     """
 
 def set_pdeathsig(signal: SupportsIndex) -> None:

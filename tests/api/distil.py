@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 MODULES = """
-    billiard process context popen_fork popen_spawn_posix popen_forkserver spawn forkserver reduction
+    billiard _ext process context popen_fork popen_spawn_posix popen_forkserver spawn forkserver reduction
     resource_sharer semaphore_tracker util common compat connection dummy dummy.connection einfo exceptions
     pool queues synchronize heap sharedctypes managers
 """

@@ -30,6 +30,9 @@ ALLOWED: dict[str, dict[str, str]] = {
         "Pool": _POOL_ARGUMENTS,
         "set_start_method": _ONE_SIGNATURE,
     },
+    "billiard._ext": {
+        "supports_exec": "there is an extension, which the original's wheels have not",
+    },
     "billiard.process": {
         "BaseProcess._Popen": "the original's has no room for the process object, so that it can only fail",
     },

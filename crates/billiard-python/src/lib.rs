@@ -29,6 +29,7 @@ mod process;
 mod pump;
 mod python;
 mod queue;
+mod raw;
 mod readiness;
 mod reports;
 mod semlock;
@@ -83,6 +84,8 @@ mod _billiard {
     use crate::pump::Pump;
     #[pymodule_export]
     use crate::queue::MessageQueue;
+    #[pymodule_export]
+    use crate::raw::read;
     #[pymodule_export]
     use crate::readiness::wait;
     #[pymodule_export]

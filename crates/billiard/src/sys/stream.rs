@@ -181,6 +181,21 @@ pub fn read(fd: BorrowedFd<'_>, kind: Kind, room: &mut Room<'_>) -> io::Result<u
     Ok(got)
 }
 
+/// Reads once, in the mode that the descriptor is in, and moves the room on. 0: the other end is closed, or there is no room.
+///
+/// # Blocking
+/// In blocking mode, until there is something; or until a signal handler has run on this thread.
+///
+/// # Errors
+/// `WouldBlock` if there is nothing now, `Interrupted` if there was a signal.
+pub fn read_once(fd: BorrowedFd<'_>, room: &mut Room<'_>) -> io::Result<usize> {
+    // SAFETY: there are `left` writable bytes at `start`, by the invariant of `Room`.
+    let got = unsafe { libc::read(fd.as_raw_fd(), room.start.cast(), room.left) };
+    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    room.skip(got);
+    Ok(got)
+}
+
 /// Has [`read_briefly`] give up after this time.
 ///
 /// # Errors
