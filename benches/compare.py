@@ -79,6 +79,7 @@ CELERY = (
     "celery_native_rate",
     "celery_latency",
     "celery_ends",
+    "celery_memory",
     "celery_recycling",
     "celery_native_recycling",
 )

@@ -1,0 +1,64 @@
+"""Workers in other surroundings: a broker that knows no event loop, and processes that are started afresh."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import celery
+import pytest
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from servers import PATIENCE
+from workers import Starter
+
+
+@pytest.mark.modes("fair", "native")
+@pytest.mark.better("a process that is killed while it waits keeps the lock that all others need")
+def test_broker_without_event_loop(start_worker: Starter, tmp_path: Path, key: str) -> None:
+    """What ``filesystem://`` users have: Celery takes its blocking mode by itself."""
+    folders = {name: str(tmp_path / name) for name in ("data_folder_in", "data_folder_out", "control_folder")}
+    folders["data_folder_out"] = folders["data_folder_in"]
+    for folder in folders.values():
+        Path(folder).mkdir(exist_ok=True)
+    worker = start_worker(
+        settings={
+            "broker_url": "filesystem://",
+            "broker_transport_options": folders | {"processed_folder": None},
+        }
+    )
+    sent = [worker.send("add", number, number) for number in range(10)]
+    assert [one.get(timeout=PATIENCE) for one in sent] == [2 * number for number in range(10)]
+
+    lost = worker.send("hold", key, 60)
+    os.kill(worker.heard(key), signal.SIGKILL)
+    with pytest.raises(WorkerLostError):
+        lost.get(timeout=PATIENCE)
+    with pytest.raises(TimeLimitExceeded):
+        worker.run("hold", key, 60, time_limit=1)
+    idle = worker.children()[0]
+    os.kill(idle, signal.SIGKILL)
+    worker.await_gone(idle)
+    worker.await_size(2)
+    assert worker.run("add", 1, 1) == 2
+    assert worker.stop() == os.EX_OK
+
+
+@pytest.mark.modes("fair", "native")
+@pytest.mark.skipif(celery.VERSION < (5, 7), reason="Celery starts processes afresh from 5.7 on")
+def test_processes_that_are_started_afresh(start_worker: Starter, key: str) -> None:
+    worker = start_worker("--max-tasks-per-child", "4", settings={"worker_pool_start_method": "spawn"})
+    sent = [worker.send("who") for _ in range(10)]
+    assert len({one.get(timeout=PATIENCE) for one in sent}) >= 3
+    for pid in worker.children():
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert b"spawn" in command, command
+
+    lost = worker.send("hold", key, 60)
+    os.kill(worker.heard(key), signal.SIGKILL)
+    with pytest.raises(WorkerLostError):
+        lost.get(timeout=PATIENCE)
+    with pytest.raises(TimeLimitExceeded):
+        worker.run("hold", key, 60, time_limit=1)
+    assert worker.run("add", 1, 1) == 2
+    assert worker.stop() == os.EX_OK
