@@ -80,6 +80,7 @@ CELERY = (
     "celery_latency",
     "celery_ends",
     "celery_memory",
+    "celery_stops",
     "celery_recycling",
     "celery_native_recycling",
 )

@@ -27,8 +27,8 @@ QUESTION = Question(
         Metric("p99", "Celery: a task runs after, 99 of 100", "ms", "lower", BARS),
     ),
     measure=measure,
-    cases={"prefork": {"jobs": 1_000}, "native": {"jobs": 1_000, "native": 1}},
-    rounds={OURS: 5, ORIGINAL: 5},
+    cases={"prefork": {"jobs": 300}, "native": {"jobs": 300, "native": 1}},
+    rounds={OURS: 15, ORIGINAL: 15},
 )
 
 if __name__ == "__main__":

@@ -136,6 +136,9 @@ class TimeoutHandler(PoolThread):
             return
         debug("soft time limit exceeded for %r", job)
         job.handle_timeout(soft=True)
+        words = getattr(process, "_words", None)
+        if words is not None:
+            words.aim(job._job)
         with suppress(ProcessLookupError):
             send_signal(process, SIG_SOFT_TIMEOUT)
 

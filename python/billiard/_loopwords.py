@@ -1,17 +1,23 @@
-"""What a worker of a driven pool has to say when it crashes, and can say nothing any more."""
+"""Memory that a driven pool has in common with a worker: for what pipes cannot carry."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from contextlib import suppress
 
-#: As much of it is read, in bytes.
+#: As much is read of what a worker says, in bytes.
 _MOST = 64 * 1024
+#: Behind it, the job that a soft limit is meant for, and how it is written: from 1 on, 0 is none.
+_AIM = _MOST
+_NUMBER = struct.Struct("=q")
+_NONE = _NUMBER.pack(0)
 
 
 class LastWords:
-    """Memory that a worker's crash handler writes the stack to, and that its owner reads.
+    """Memory that a worker's crash handler writes the stack to, and that its owner reads. The other way, the
+    owner writes which job a soft limit is meant for, since a signal only says that there is one.
 
     Raises:
         OSError: No memory or descriptor is left.
@@ -34,7 +40,22 @@ class LastWords:
     def read(self) -> str | None:
         """Return what was written; ``None`` if that is nothing."""
         with suppress(OSError):
-            return os.pread(self._fd, _MOST, 0).decode(errors="replace").rstrip() or None
+            said, _, _ = os.pread(self._fd, _MOST, 0).partition(b"\0")
+            return said.decode(errors="replace").rstrip() or None
+        return None
+
+    def aim(self, job: int) -> None:
+        """Note which job the next soft limit is meant for."""
+        with suppress(OSError):
+            os.pwrite(self._fd, _NUMBER.pack(job + 1), _AIM)
+
+    def take_aim(self) -> int | None:
+        """Return the job that a soft limit is meant for, once; ``None`` for whichever runs."""
+        with suppress(OSError):
+            noted = os.pread(self._fd, _NUMBER.size, _AIM)
+            if noted not in (b"", _NONE):
+                os.pwrite(self._fd, _NONE, _AIM)
+                return int(_NUMBER.unpack(noted)[0]) - 1
         return None
 
     def close(self) -> None:

@@ -59,10 +59,10 @@ class PipeLife:
     outqR_fd: Any = None
     synqW_fd: Any = None
     synqR_fd: Any = None
-    #: Where the stack of a crash is written to.
+    #: Memory in common with the owner.
     _words: Any = None
-    #: Whether a task's function runs: only then may a soft limit strike.
-    _in_task = False
+    #: The job whose function runs: only then may a soft limit strike.
+    _running: int | None = None
     #: Writes messages whole.
     _say: Callable[..., object]
     #: Receive the next job, and the word that it may begin.
@@ -197,12 +197,12 @@ class PipeLife:
     def _outcome_of(self, job: int, fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[bool, Any]:
         """Call a job's function."""
         try:
-            self._in_task = True
+            self._running = job
             value = fun(*args, **kwargs)
-            self._in_task = False
+            self._running = None
             value = self.prepare_result(value)  # type: ignore[attr-defined]
         except BaseException as error:
-            self._in_task = False
+            self._running = None
             if terminate_handler_fired():
                 raise
             return False, _told(error, job)
@@ -210,6 +210,11 @@ class PipeLife:
             # The task has caught it, and lives with that; the next one is not to blame.
             clear_terminate_handler_fired()
         return True, value
+
+    def _is_struck(self) -> bool:
+        """Whether the soft limit that is told of now is that of the job which runs."""
+        meant = self._words.take_aim() if self._words is not None else None
+        return self._running is not None and meant in (None, self._running)
 
     def _report(self, job: int, i: int | None, outcome: tuple[bool, Any]) -> None:
         """Send what has become of a job."""

@@ -214,7 +214,7 @@ class Worker(PipeLife):
 
     def _on_soft_timeout(self, signum: int, frame: FrameType | None) -> None:
         # A limit that passed just as its task ended must not hit the next one.
-        if self._in_task or (self._runtime is not None and self._runtime.soft_limit_is_due()):
+        if self._is_struck() if self._runtime is None else self._runtime.soft_limit_is_due():
             soft_timeout_sighandler(signum, frame)
 
     def on_loop_start(self, pid: int) -> None:

@@ -85,6 +85,26 @@ def test_a_soft_limit_that_comes_too_late_hits_nobody(loop: LoopPool, outcome: C
     assert loop._pool[0].pid == pid
 
 
+def test_a_soft_limit_of_another_job_does_not_strike(loop: LoopPool, tmp_path: Path) -> None:
+    """An owner that writes several jobs to a worker may find that its limit comes when the next one runs."""
+    (process,) = loop._pool
+    result = loop.apply_async(loopworks.endure, (str(tmp_path / "begun"),))
+    loop.run_until((tmp_path / "begun").exists)
+    loop.run_until(result.accepted)
+    process._words.aim(result._job - 1)
+    assert any(os.pread(process._words.fileno(), 8, 64 * 1024))
+    os.kill(process.pid, signal.SIGUSR1)
+    # The worker takes the note when it has the signal.
+    loop.run_until(lambda: not any(os.pread(process._words.fileno(), 8, 64 * 1024)))
+    time.sleep(0.2)
+    loop.step()
+    assert not result.ready()
+    # Nobody's, as a signal of the program's own is, strikes what runs.
+    os.kill(process.pid, signal.SIGUSR1)
+    loop.run_until(result.ready)
+    assert result.get() == "caught ()"
+
+
 def test_a_limit_of_a_job_that_has_ended_does_nothing(loop: LoopPool) -> None:
     result = loop.apply_async(loopworks.double, (1,), timeout=60, soft_timeout=30)
     loop.run_until(result.ready)
