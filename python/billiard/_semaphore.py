@@ -18,6 +18,8 @@ class LaxBoundedSemaphore(threading.Semaphore):
 
     def __init__(self, value: int = 1, verbose: object = None) -> None:  # noqa: ARG002
         super().__init__(value)
+        # A signal handler may end the pool while its thread is in here.
+        self._cond = threading.Condition(threading.RLock())
         self._initial_value = value
 
     def grow(self) -> None:

@@ -1,5 +1,6 @@
 """The put lock: how many jobs may be on their way."""
 
+import signal
 import threading
 
 import pytest
@@ -54,6 +55,30 @@ def test_clear_gives_everything_back():
         semaphore.acquire()
     semaphore.clear()
     assert taken(semaphore) == 3
+
+
+def test_a_signal_handler_may_end_a_pool_in_the_middle_of_it():
+    semaphore = LaxBoundedSemaphore(2)
+    rang = []
+
+    def ring(*_):
+        rang.append(semaphore.acquire(blocking=False))
+        semaphore.release()
+        semaphore.clear()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    try:
+        while len(rang) < 500:
+            semaphore.acquire(blocking=False)
+            semaphore.release()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    # Where a handler is most often: after the lock was taken, before it is given back.
+    with semaphore._cond:
+        semaphore.clear()
+    assert taken(semaphore) >= 2
 
 
 @pytest.mark.parametrize(
