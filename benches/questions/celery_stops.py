@@ -20,7 +20,7 @@ def measure(subject: Subject, parameters: Parameters) -> Answer:
         if not parameters.get("idle"):
             worker.app.send_task("celeryapp.linger", (TASK_SECONDS,))
         # From before it is fetched until after its end.
-        time.sleep(random.uniform(0, 2 * TASK_SECONDS))
+        time.sleep(random.Random(parameters["turn"]).uniform(0, 2 * TASK_SECONDS))
         due = time.monotonic()
         os.kill(worker.worker.pid, signal.SIGTERM)
         worker.worker.wait(PATIENCE_SECONDS)

@@ -1946,7 +1946,8 @@ def read(fd: SupportsIndex, buffer: Any, size: SupportsIndex = 0, /) -> int:
     """
     Read from a descriptor into a buffer what there is, at most as much as is asked for.
 
-    In blocking mode it waits until there is something.
+    In blocking mode it waits until there is something, as `os.read` does: only a signal that this thread gets has handlers run
+    meanwhile.
 
     Args:
         fd: The number of the descriptor.

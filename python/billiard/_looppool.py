@@ -12,7 +12,7 @@ import weakref
 from typing import Any
 
 from . import _parent
-from ._freezing import frozen
+from ._freezing import Sparing, frozen
 from ._hooks import is_overridden
 from ._loopcontrol import Controlling
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
@@ -45,6 +45,7 @@ class Driven(Controlling):
     Supervisor: Any
     threads: bool
     _driven: bool
+    _freeze: bool
     synack: bool
     putlocks: bool
     allow_restart: bool
@@ -66,13 +67,12 @@ class Driven(Controlling):
         self._cache = {}
         self._pool, self._poolctrl, self._on_ready_counters, self._gone = [], {}, {}, {}
         self._hears_late = self.threads
+        self._sparing = Sparing(self._freeze)
         self._putlock = semaphore or LaxBoundedSemaphore(self._processes)
         self._result_handler = None
         try:
             for i in range(self._processes):
-                # Garbage is collected before the first, if the owner does that: once is enough.
-                with frozen(self._freeze and i > 0):
-                    self._create_worker_process(i)
+                self._sparing.start(self._create_worker_process, i)
         except BaseException:
             self._abandon_driven()
             raise
@@ -189,7 +189,8 @@ class Driven(Controlling):
         # A start that fails leaves it on the list, from where it is reaped like all others.
         outer, self._starting = self._starting, process
         try:
-            process.start()
+            with frozen(self._freeze):
+                process.start()
         finally:
             self._starting = outer
         self._poolctrl[process.pid] = event

@@ -116,9 +116,9 @@ class Pool(EngineWorkers, Submitting, Driven):
             be written to. ``None`` for nothing. ``docs/shared-memory.md`` tells more.
         freeze: True: workers that are copies of this process leave what it had at that time alone when they
             collect garbage, so that the memory stays common to all. What they *use* is still copied, for its
-            reference count. If the program has called `gc.freeze` itself, nothing more is done. ``None``:
-            True where the owner drives the pool (``threads=False``), for all workers but the first; a
-            subclass that collects garbage before it starts a worker is done with that quickly then.
+            reference count. If the program has called `gc.freeze` itself, or `gc.disable`, nothing is done.
+            ``None``: True where the owner drives the pool (``threads=False``); a subclass that collects
+            garbage before it starts a worker is spared most of it then, if many are started.
         **kwargs: Ignored, since programs rely on it.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ import celery
 import pytest
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from servers import PATIENCE
-from workers import Starter
+from workers import Starter, wait_until
 
 
 @pytest.mark.modes("fair", "native")
@@ -34,8 +35,13 @@ def test_broker_without_event_loop(start_worker: Starter, tmp_path: Path, key: s
     os.kill(worker.heard(key), signal.SIGKILL)
     with pytest.raises(WorkerLostError):
         lost.get(timeout=PATIENCE)
+    limited = worker.send("hold", key, 60, time_limit=1)
+    pid = worker.heard(key)
     with pytest.raises(TimeLimitExceeded):
-        worker.run("hold", key, 60, time_limit=1)
+        limited.get(timeout=PATIENCE)
+    # It is told before the process is ended.
+    worker.await_gone(pid)
+    worker.await_size(2)
     idle = worker.children()[0]
     os.kill(idle, signal.SIGKILL)
     worker.await_gone(idle)
@@ -50,8 +56,13 @@ def test_processes_that_are_started_afresh(start_worker: Starter, key: str) -> N
     worker = start_worker("--max-tasks-per-child", "4", settings={"worker_pool_start_method": "spawn"})
     sent = [worker.send("who") for _ in range(10)]
     assert len({one.get(timeout=PATIENCE) for one in sent}) >= 3
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in worker.children()]
-    assert sum(b"spawn" in command for command in commands) == 2, commands
+
+    def afresh(pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            return b"spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False  # it has ended meanwhile
+
+    wait_until(lambda: sum(map(afresh, worker.children())) == 2, "both processes were started afresh")
 
     lost = worker.send("hold", key, 60)
     os.kill(worker.heard(key), signal.SIGKILL)

@@ -81,15 +81,14 @@ from billiard._freezing import frozen
 class Node:
     pass
 
-def garbage():
-    node = Node()
-    node.itself = node
-    return weakref.ref(node)
-
 gc.collect()
-seen, most = [], 0
+seen, most, kept = [], 0, []
 for turn in range(2_000):
-    seen = [ref for ref in (*seen, *(garbage() for _ in range(50))) if ref() is not None]
+    # Garbage when it has been frozen once, and is old.
+    kept = [Node() for _ in range(50)]
+    for node in kept:
+        node.itself = node
+    seen = [ref for ref in (*seen, *map(weakref.ref, kept)) if ref() is not None]
     most = max(most, len(seen))
     with frozen(True):
         # Finds nothing: what there is is frozen.
@@ -109,7 +108,6 @@ import gc
 
 from billiard._freezing import frozen
 
-gc.disable()
 kept = [[] for _ in range(20_000)]
 with frozen(True):
     pass
@@ -127,3 +125,26 @@ assert gc.get_freeze_count() == count > 20_000
 
 def test_a_hook_that_freezes_has_the_last_word(program):
     program(GENERATIONS)
+
+
+SWITCHED_OFF = """
+import gc, weakref
+
+from billiard._freezing import frozen
+
+class Node:
+    pass
+
+gc.disable()
+node = Node()
+node.itself = node
+ref = weakref.ref(node)
+with frozen(True):
+    del node
+    gc.collect()
+    assert ref() is None
+"""
+
+
+def test_who_collects_garbage_alone_finds_it(program):
+    program(SWITCHED_OFF)

@@ -16,7 +16,8 @@ const EINVAL: i32 = 22;
 
 /// Read from a descriptor into a buffer what there is, at most as much as is asked for.
 ///
-/// In blocking mode it waits until there is something.
+/// In blocking mode it waits until there is something, as `os.read` does: only a signal that this thread gets has handlers run
+/// meanwhile.
 ///
 /// Args:
 ///     fd: The number of the descriptor.

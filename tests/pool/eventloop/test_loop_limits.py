@@ -91,7 +91,7 @@ def test_a_soft_limit_of_another_job_does_not_strike(loop: LoopPool, tmp_path: P
     result = loop.apply_async(loopworks.endure, (str(tmp_path / "begun"),))
     loop.run_until((tmp_path / "begun").exists)
     loop.run_until(result.accepted)
-    process._words.aim(result._job - 1)
+    process._words.aim(result._job + 1)
     assert any(os.pread(process._words.fileno(), 8, 64 * 1024))
     os.kill(process.pid, signal.SIGUSR1)
     # The worker takes the note when it has the signal.
