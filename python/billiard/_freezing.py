@@ -37,9 +37,8 @@ class _Account:
         """Freeze everything, but what is young and garbage: it might hold descriptors, and forked processes
         would have them as long as they live.
         """
-        young, middle, _ = gc.get_count()
-        self._aged += young + middle * gc.get_threshold()[0]
-        gc.collect(1)
+        young = sum(len(gc.get_objects(generation)) for generation in (0, 1))
+        self._aged += max(0, young - gc.collect(1))
         gc.freeze()
 
     def thaw(self) -> None:
