@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +32,11 @@ def test_jobs_come_back(make_loop: Callable[..., LoopPool]) -> None:
 
 
 def test_there_is_no_thread_in_the_owner(make_loop: Callable[..., LoopPool], outcome: Outcome) -> None:
-    before = threading.active_count(), len(os.listdir("/proc/self/task"))
+    # One of an earlier test that was joined may be there for a moment.
+    before = {*os.listdir("/proc/self/task")}
     pool = make_loop(2)
     assert outcome(pool, loopworks.double, 2) == 4
-    assert (threading.active_count(), len(os.listdir("/proc/self/task"))) == before
+    assert {*os.listdir("/proc/self/task")} <= before
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
