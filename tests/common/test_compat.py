@@ -129,16 +129,26 @@ def test_a_program_that_cannot_be_started_is_an_error():
         compat.spawnv_passfds(b"/no/such/program", [b"x"], [])
 
 
-def test_memory_is_the_current_size_in_kib():
-    before = compat.mem_rss()
-    block = bytearray(b"x") * (64 << 20)
-    during = compat.mem_rss()
-    del block
-    after = compat.mem_rss()
-    assert during - before > 32 << 10
-    assert after < during - (32 << 10)
-    assert _billiard.mem_rss(os.getpid()) == pytest.approx(after, rel=0.2)
-    assert _billiard.mem_rss_peak(os.getpid()) >= during - 1024
+MEMORY = """
+import os
+
+from billiard import _billiard, compat
+
+before = compat.mem_rss()
+block = bytearray(b"x") * (64 << 20)
+during = compat.mem_rss()
+del block
+after = compat.mem_rss()
+assert during - before > 32 << 10, (before, during)
+assert after < during - (32 << 10), (during, after)
+assert abs(_billiard.mem_rss(os.getpid()) - after) < after / 5
+assert _billiard.mem_rss_peak(os.getpid()) >= during - 1024
+"""
+
+
+def test_memory_is_the_current_size_in_kib(program):
+    # By itself: what other tests have left to be given back changes it too.
+    program(MEMORY)
 
 
 def test_without_proc_the_largest_size_is_told(monkeypatch):
