@@ -33,8 +33,7 @@ build: $(VENV)/.built ## compile the extension in release mode, into .venv
 
 $(VENV)/.built: $(RUST) $(VENV)/.setup
 	@echo "build: the release extension (the first time takes a minute)"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet >$(VENV)/build.log 2>&1 \
-		|| { cat $(VENV)/build.log >&2; exit 1; }
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) .ci/quietly $(BIN)/maturin develop --release --quiet
 	@touch $@
 
 CELERY_NEWEST := 5.7.0
@@ -104,7 +103,7 @@ oracle: .oracle/.ready ## install the original package into an environment of it
 	@touch $@
 
 stubs: setup ## write the type stub of the extension anew, from its source
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin generate-stubs --quiet --features stubs --out target/stubs
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) .ci/quietly $(BIN)/maturin generate-stubs --quiet --features stubs --out target/stubs
 	@cp target/stubs/billiard/_billiard.pyi python/billiard/_billiard.pyi
 
 lint: build ## check format, lints and types

@@ -11,26 +11,11 @@ import celery
 import pytest
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from servers import PATIENCE
-from workers import Starter, wait_until
+from workers import Starter, Worker, wait_until
 
 
-@pytest.mark.modes("fair", "native")
-@pytest.mark.better("a process that is killed while it waits keeps the lock that all others need")
-def test_broker_without_event_loop(start_worker: Starter, tmp_path: Path, key: str) -> None:
-    """What ``filesystem://`` users have: Celery takes its blocking mode by itself."""
-    folders = {name: str(tmp_path / name) for name in ("data_folder_in", "data_folder_out", "control_folder")}
-    folders["data_folder_out"] = folders["data_folder_in"]
-    for folder in folders.values():
-        Path(folder).mkdir(exist_ok=True)
-    worker = start_worker(
-        settings={
-            "broker_url": "filesystem://",
-            "broker_transport_options": folders | {"processed_folder": None},
-        }
-    )
-    sent = [worker.send("add", number, number) for number in range(10)]
-    assert [one.get(timeout=PATIENCE) for one in sent] == [2 * number for number in range(10)]
-
+def assert_ends_are_told(worker: Worker, key: str) -> None:
+    """A task whose process is killed fails with that, and one that passes its limit with that."""
     lost = worker.send("hold", key, 60)
     os.kill(worker.heard(key), signal.SIGKILL)
     with pytest.raises(WorkerLostError):
@@ -41,6 +26,26 @@ def test_broker_without_event_loop(start_worker: Starter, tmp_path: Path, key: s
         limited.get(timeout=PATIENCE)
     # It is told before the process is ended.
     worker.await_gone(pid)
+
+
+@pytest.mark.modes("fair", "native")
+@pytest.mark.better("a process that is killed while it waits keeps the lock that all others need")
+def test_broker_without_event_loop(start_worker: Starter, tmp_path: Path, key: str) -> None:
+    """What ``filesystem://`` users have: Celery takes its blocking mode by itself."""
+    messages, control = tmp_path / "messages", tmp_path / "control"
+    messages.mkdir()
+    control.mkdir()
+    options = {
+        "data_folder_in": str(messages),
+        "data_folder_out": str(messages),
+        "control_folder": str(control),
+        "processed_folder": None,
+    }
+    worker = start_worker(settings={"broker_url": "filesystem://", "broker_transport_options": options})
+    sent = [worker.send("add", number, number) for number in range(10)]
+    assert [one.get(timeout=PATIENCE) for one in sent] == [2 * number for number in range(10)]
+
+    assert_ends_are_told(worker, key)
     worker.await_size(2)
     idle = worker.children()[0]
     os.kill(idle, signal.SIGKILL)
@@ -64,11 +69,6 @@ def test_processes_that_are_started_afresh(start_worker: Starter, key: str) -> N
 
     wait_until(lambda: sum(map(afresh, worker.children())) == 2, "both processes were started afresh")
 
-    lost = worker.send("hold", key, 60)
-    os.kill(worker.heard(key), signal.SIGKILL)
-    with pytest.raises(WorkerLostError):
-        lost.get(timeout=PATIENCE)
-    with pytest.raises(TimeLimitExceeded):
-        worker.run("hold", key, 60, time_limit=1)
+    assert_ends_are_told(worker, key)
     assert worker.run("add", 1, 1) == 2
     assert worker.stop() == os.EX_OK

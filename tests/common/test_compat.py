@@ -16,14 +16,6 @@ from billiard import _billiard, compat
 pytestmark = pytest.mark.usefixtures("leak_census")
 
 
-@pytest.fixture
-def pipe():
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
-
-
 def test_writing_from_an_offset(pipe):
     reader, writer = pipe
     for buffer in (b"012345", bytearray(b"012345"), memoryview(b"012345")):

@@ -14,14 +14,6 @@ from billiard import _ext
 from billiard.synchronize import SemLock
 
 
-@pytest.fixture
-def pipe():
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
-
-
 def test_the_extension_is_found_and_children_can_be_started_afresh():
     assert _ext._billiard is _billiard
     assert _billiard.SemLock is SemLock

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def make_pool(ended: Callable[..., Pool]) -> Callable[..., Pool]:
         return ended(kwargs.pop("kind", Pool)(*args, **kwargs))
 
     return make
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """Nothing is frozen that the test runner has frozen."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

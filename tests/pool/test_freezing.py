@@ -28,14 +28,11 @@ def collect():
 
 
 @pytest.fixture
-def many():
-    """Many objects of the program, and nothing that the test runner has frozen."""
-    gc.unfreeze()
+def many(thawed):  # noqa: ARG001
+    """Many objects of the program."""
     kept.extend([] for _ in range(COUNT))
     yield
     kept.clear()
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.mark.usefixtures("many")

@@ -11,6 +11,7 @@ from pathlib import Path
 import loopworks
 import pytest
 
+from billiard import _loopwords
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from harness.looppool import LoopPool
 
@@ -91,11 +92,15 @@ def test_a_soft_limit_of_another_job_does_not_strike(loop: LoopPool, tmp_path: P
     result = loop.apply_async(loopworks.endure, (str(tmp_path / "begun"),))
     loop.run_until((tmp_path / "begun").exists)
     loop.run_until(result.accepted)
+
+    def is_noted() -> bool:
+        return any(os.pread(process._words.fileno(), 8, _loopwords._AIM))
+
     process._words.aim(result._job + 1)
-    assert any(os.pread(process._words.fileno(), 8, 64 * 1024))
+    assert is_noted()
     os.kill(process.pid, signal.SIGUSR1)
     # The worker takes the note when it has the signal.
-    loop.run_until(lambda: not any(os.pread(process._words.fileno(), 8, 64 * 1024)))
+    loop.run_until(lambda: not is_noted())
     time.sleep(0.2)
     loop.step()
     assert not result.ready()

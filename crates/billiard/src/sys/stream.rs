@@ -189,9 +189,7 @@ pub fn read(fd: BorrowedFd<'_>, kind: Kind, room: &mut Room<'_>) -> io::Result<u
 /// # Errors
 /// `WouldBlock` if there is nothing now, `Interrupted` if there was a signal.
 pub fn read_once(fd: BorrowedFd<'_>, room: &mut Room<'_>) -> io::Result<usize> {
-    // SAFETY: there are `left` writable bytes at `start`, by the invariant of `Room`.
-    let got = unsafe { libc::read(fd.as_raw_fd(), room.start.cast(), room.left) };
-    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    let got = usize::try_from(read_raw(fd, room)).map_err(|_| io::Error::last_os_error())?;
     room.skip(got);
     Ok(got)
 }
@@ -295,11 +293,12 @@ pub fn widen(fd: BorrowedFd<'_>, kind: Kind, want_bytes: usize) {
 
 fn read_if_ready(fd: BorrowedFd<'_>, room: &Room<'_>) -> io::Result<usize> {
     ready_now(fd, Awaited::Data)?;
-    let (number, start, len) = (fd.as_raw_fd(), room.start, room.left);
-    retried(|| {
-        // SAFETY: there are `len` writable bytes at `start`, by the invariant of `Room`.
-        unsafe { libc::read(number, start.cast(), len) }
-    })
+    retried(|| read_raw(fd, room))
+}
+
+fn read_raw(fd: BorrowedFd<'_>, room: &Room<'_>) -> isize {
+    // SAFETY: there are `left` writable bytes at `start`, by the invariant of `Room`.
+    unsafe { libc::read(fd.as_raw_fd(), room.start.cast(), room.left) }
 }
 
 fn write_if_ready(fd: BorrowedFd<'_>, pieces: &[Piece<'_>]) -> io::Result<usize> {
