@@ -8,8 +8,11 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +42,9 @@ def _old_objects_stay() -> None:
 
 def _children() -> set[str]:
     found = set()
-    for task in Path("/proc/self/task").iterdir():
+    for task in threads():
         try:
-            found.update((task / "children").read_text().split())
+            found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
         except OSError:
             continue  # the thread ended meanwhile
     return {f"child {pid}" for pid in found}
@@ -58,8 +61,20 @@ def _descriptors() -> set[str]:
     return found
 
 
+def threads() -> set[str]:
+    """The threads of this process, by the system's numbers.
+
+    The kernel ends its list early when the thread that it is at ends, as that may with which pytest watched
+    the test before. What has ended is not in the next list: two of the same miss nothing.
+    """
+    last = set(os.listdir("/proc/self/task"))
+    while (now := set(os.listdir("/proc/self/task"))) != last:
+        last = now
+    return now
+
+
 def _threads() -> set[str]:
-    return {f"thread {task}" for task in os.listdir("/proc/self/task")}
+    return {f"thread {task}" for task in threads()}
 
 
 def _shared_memory() -> set[str]:
@@ -88,8 +103,23 @@ def leak_census() -> Iterator[None]:
         if not left:
             return
         if time.monotonic() > deadline:
-            pytest.fail("left behind:\n" + "\n".join(sorted(left)), pytrace=False)
+            pytest.fail("left behind:\n" + "\n".join([*sorted(left), *_descriptions(left)]), pytrace=False)
         time.sleep(0.01)
+
+
+def _descriptions(left: set[str]) -> Iterator[str]:
+    """What the threads among what is left are and do: a number alone tells nobody why one stays."""
+    known = {thread.native_id: thread for thread in threading.enumerate()}
+    frames = sys._current_frames()
+    for number in (int(name.split()[1]) for name in sorted(left) if name.startswith("thread ")):
+        task = Path(f"/proc/self/task/{number}")
+        thread = known.get(number)
+        with suppress(OSError):
+            called, state = (task / "comm").read_text().strip(), (task / "syscall").read_text().strip()
+            yield f"thread {number}: {called}, {thread}, in system call {state}"
+        frame = None if thread is None else frames.get(thread.ident or 0)
+        if frame is not None:
+            yield "".join(traceback.format_stack(frame))
 
 
 def _end(pool: Any) -> None:
@@ -137,6 +167,12 @@ def ctx(method: str, request: pytest.FixtureRequest) -> BaseContext:
         request.getfixturevalue("fork_server")
     request.getfixturevalue("leak_census")
     return billiard.get_context(method)
+
+
+@pytest.fixture(name="threads")
+def _threads_of_the_system() -> Callable[[], set[str]]:
+    """List the threads of this process, as the system numbers them."""
+    return threads
 
 
 @pytest.fixture
