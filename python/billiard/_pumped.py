@@ -141,10 +141,11 @@ class PumpedPool(Pool):
         """
         if self._state == RUN:
             raise AssertionError("the pool must be closed or terminated before it is joined")
+        at_most = self._on_pumped()
         while not self._over:
-            self._pump.wait()
+            self._pump.wait(at_most)
             self.pump()
-            self._on_pumped()
+            at_most = self._on_pumped()
         self._terminate.cancel()
         if self._parcel is not None:
             self._parcel.close()
@@ -178,8 +179,13 @@ class PumpedPool(Pool):
         except Exception as exc:
             _tasks.log_error("Pool callback raised exception: %r", exc)
 
-    def _on_pumped(self) -> None:
-        """Called each time something has happened while the pool is joined."""
+    def _on_pumped(self) -> float | None:
+        """Called between waits while the pool is joined.
+
+        Returns:
+            How many seconds the next wait may take; ``None``: as long as nothing happens.
+        """
+        return None
 
     def _on_overdue(self, handle: Any, stack: str | None) -> None:
         """Called for a job that has passed its hard limit, with the stack of its worker, if it is known."""

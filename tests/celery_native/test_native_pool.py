@@ -23,11 +23,14 @@ if util.find_spec("celery.concurrency") is None or not hasattr(billiard.pool, "R
     pytest.skip("this Celery cannot use this package", allow_module_level=True)
 
 import celery
+import kombu
 import nativework
 from celery import signals
+from celery.concurrency import prefork
 from celery.worker import state
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
+from vine import promise
 
 from billiard._tasks import raisable
 from billiard.contrib.celery import TaskPool, _of_the_task
@@ -289,6 +292,55 @@ def test_a_warm_shutdown_finishes_what_was_submitted(make):
     assert Request().execute(worker.pool, "add", 1, 1) is None
     worker.pool.stop()
     assert [request["success"] for request in requests] == ["slept", 0, 1, 2, 3, 4]
+
+
+def test_what_the_event_loop_has_to_do_is_done_while_the_pool_ends(make, caplog):
+    worker = make(1)
+    request = worker.begin("sleep", 0.5)
+    on, threads = [], set(threading.enumerate())
+
+    def beat() -> None:
+        on.append((threading.current_thread(), request.ended()))
+        if len(on) == 3:
+            # It is nothing that the event loop logs itself.
+            raise AssertionError("no heart")
+
+    worker.hub.call_repeatedly(0.05, beat)
+    worker.pool.close()
+    worker.pool.stop()
+    assert request["success"] == "slept"
+    assert len(on) >= 3
+    assert {thread for thread, _ in on} == {threading.current_thread()}
+    assert not on[1][1], "only when it was over"
+    assert set(threading.enumerate()) == threads
+    assert [one.message for one in caplog.records if "no heart" in one.message]
+    # The pool is in the traceback.
+    caplog.clear()
+
+
+def test_a_task_is_acknowledged_as_soon_as_it_ends_while_the_pool_ends(make):
+    if not hasattr(prefork, "_run_ready_callbacks"):
+        pytest.skip("this Celery acknowledges when it closes its event loop")
+    worker = make(1)
+    order: list[str] = []
+
+    class Message(kombu.Message):
+        def ack_log_error(self, *_: Any, **__: Any) -> None:
+            order.append("acknowledged")
+
+    message = Message(channel=None)
+    for name, pause in (("first", 0.0), ("second", 0.5)):
+        worker.pool.apply_async(
+            nativework.trace,
+            args=("sleep", pause),
+            callback=lambda _, name=name: (
+                order.append(name),
+                worker.hub.call_soon(promise(message.ack_log_error)),
+            ),
+        )
+    worker.pool.close()
+    worker.pool.stop()
+    assert order == ["first", "acknowledged", "second", "acknowledged"]
 
 
 def test_a_cold_shutdown_cancels_what_celery_did_not_know_to_run(make, monkeypatch):

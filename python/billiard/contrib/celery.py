@@ -38,6 +38,9 @@ logger = get_logger(__name__)
 #: Celery 5.5 has only one way to cancel a request.
 _TELLS_OF_RETRIES = "emit_retry" in inspect.signature(Request.cancel).parameters
 
+#: Sends the acknowledgements that the event loop would; before 5.7 they wait until it is closed.
+_acknowledge = getattr(prefork, "_run_ready_callbacks", None)
+
 #: Where a worker's stack leaves the task.
 _LOOP = " in workloop"
 
@@ -98,6 +101,8 @@ class HubPool(_CeleryPool, PumpedPool):
     """The pool of a Celery worker that has an event loop."""
 
     _named = True
+    #: The event loop that looks after the pool.
+    _hub: Any = None
     #: Requests that Celery has seen to when it told a cold shutdown to go on.
     _seen: frozenset[Any] | None = None
 
@@ -107,6 +112,7 @@ class HubPool(_CeleryPool, PumpedPool):
         Args:
             hub: The event loop.
         """
+        self._hub = hub
         hub.add_reader(self.fileno(), self.pump)
 
     def flush(self) -> None:
@@ -116,7 +122,7 @@ class HubPool(_CeleryPool, PumpedPool):
         self.withdraw()
 
     def join(self) -> None:
-        """Drive the pool until the workers are gone.
+        """Drive the pool until the workers are gone, and what the event loop has to do at certain times.
 
         In a cold shutdown the tasks are cancelled that Celery has not cancelled itself, because it did not
         know yet that they had begun.
@@ -126,9 +132,21 @@ class HubPool(_CeleryPool, PumpedPool):
             self.withdraw()
         super().join()
 
-    def _on_pumped(self) -> None:
-        if self._seen is None:
-            return
+    def _on_pumped(self) -> float | None:
+        if self._seen is not None:
+            self._cancel_late()
+        if self._hub is None:
+            return None
+        try:
+            if _acknowledge is not None:
+                _acknowledge(self._hub)
+            return float(self._hub.fire_timers())
+        except Exception as exc:
+            logger.warning("The event loop's timers failed while the pool ends: %r", exc, exc_info=True)
+            return 1.0
+
+    def _cancel_late(self) -> None:
+        assert self._seen is not None
         late = set(state.active_requests) - self._seen
         self._seen |= late
         for request in late:
@@ -164,6 +182,20 @@ class TaskPool(prefork.TaskPool):  # type: ignore[misc]
 
     Pool = HubPool
     BlockingPool = BlockingPool
+    _pool: Any
+
+    def on_stop(self) -> None:
+        """Let the workers finish what they have, and end them.
+
+        While this waits, the pool itself does what the event loop would. Newer Celery has a thread for that,
+        which only looks twice a second whether it is over.
+        """
+        if not isinstance(self._pool, HubPool):
+            super().on_stop()
+        elif self._pool._state in (pool.RUN, pool.CLOSE):
+            self._pool.close()
+            self._pool.join()
+            self._pool = None
 
     def _get_info(self) -> Mapping[str, Any]:
         info: dict[str, Any] = super()._get_info()
