@@ -178,9 +178,7 @@ class Driven(Controlling):
         event = self._ctx.Event()  # type: ignore[attr-defined]
         queues = self.get_process_queues()
         process = self._worker_process(queues, event)  # type: ignore[attr-defined]
-        if process._start_method == "fork":
-            # Others would have to be given it.
-            process._words = process._target._words = last_words()
+        process._words = process._target._words = last_words()
         self._pool.append(process)
         self._process_register_queues(process, queues)
         process.name = process.name.replace("Process", "PoolWorker")

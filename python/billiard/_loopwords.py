@@ -7,6 +7,12 @@ import os
 import struct
 from contextlib import suppress
 
+from . import reduction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 #: As much is read of what a worker says, in bytes.
 _MOST = 64 * 1024
 #: Behind it, the job that a soft limit is meant for, and how it is written: from 1 on, 0 is none.
@@ -66,6 +72,16 @@ class LastWords:
 
     def __del__(self) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _given, (reduction.DupFd(self._fd),)
+
+
+def _given(descriptor: Any) -> LastWords:
+    """What a worker that is not forked is given."""
+    words = LastWords.__new__(LastWords)
+    words._fd = descriptor.detach()
+    return words
 
 
 def last_words() -> LastWords | None:

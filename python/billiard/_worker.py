@@ -134,7 +134,16 @@ class Worker(PipeLife):
             self.on_ready_counter,
         )
         # The seat comes last: until it is taken, what goes wrong can be told through one of its descriptors.
-        names = ("_preload", "_environment", "_serializer", "_parcel", "inqW_fd", "synqW_fd", "_seat")
+        names = (
+            "_preload",
+            "_environment",
+            "_serializer",
+            "_parcel",
+            "_words",
+            "inqW_fd",
+            "synqW_fd",
+            "_seat",
+        )
         given = {name: getattr(self, name) for name in names}
         return type(self), arguments, given
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import loopworks
 import pytest
 
+from billiard.context import BaseContext
 from billiard.exceptions import RestartFreqExceeded, Terminated, WorkerLostError
 from harness.looppool import LoopPool
 
@@ -54,8 +55,10 @@ def test_a_job_is_lost_with_its_worker_and_nothing_else_is(
     assert sorted(process.index for process in pool._pool) == [0, 1]
 
 
-def test_a_crash_tells_where_it_was(loop: LoopPool) -> None:
+def test_a_crash_tells_where_it_was(make_loop: Callable[..., LoopPool], ctx: BaseContext) -> None:
     told: list[str] = []
+    loop = make_loop(1, context=ctx)
+    loop.run_until(lambda: loop.idle)
     name = loop._pool[0].name
     result = loop.apply_async(loopworks.crash, error_callback=lambda info: told.append(info.traceback))
     loop.run_until(result.ready)

@@ -12,6 +12,7 @@ import loopworks
 import pytest
 
 from billiard import _loopwords
+from billiard.context import BaseContext
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from harness.looppool import LoopPool
 
@@ -86,8 +87,12 @@ def test_a_soft_limit_that_comes_too_late_hits_nobody(loop: LoopPool, outcome: C
     assert loop._pool[0].pid == pid
 
 
-def test_a_soft_limit_of_another_job_does_not_strike(loop: LoopPool, tmp_path: Path) -> None:
+def test_a_soft_limit_of_another_job_does_not_strike(
+    make_loop: Callable[..., LoopPool], ctx: BaseContext, tmp_path: Path
+) -> None:
     """An owner that writes several jobs to a worker may find that its limit comes when the next one runs."""
+    loop = make_loop(1, context=ctx)
+    loop.run_until(lambda: loop.idle)
     (process,) = loop._pool
     result = loop.apply_async(loopworks.endure, (str(tmp_path / "begun"),))
     loop.run_until((tmp_path / "begun").exists)
