@@ -2,7 +2,7 @@ from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from typing_extensions import disjoint_base
 
-__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Bundle", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Line", "Lock", "MapResult", "MessageQueue", "Mouth", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "named_create", "named_let_go", "named_open", "named_remove", "named_remove_all", "named_sweep", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "read", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
+__all__ = ["ApplyResult", "Barrier", "Block", "BoundedSemaphore", "Bundle", "Child", "Condition", "Connection", "Doorman", "Engine", "Event", "Feeder", "Guarded", "GuardedAttribute", "Hall", "IMapIterator", "IMapUnorderedIterator", "Inlet", "Line", "Lock", "MapResult", "MessageQueue", "Mouth", "Outlet", "Parent", "Pump", "RLock", "Runtime", "Seat", "SemLock", "Semaphore", "SharedView", "Zygote", "ZygoteServer", "answer_challenge", "build_info", "fork", "get_pdeathsig", "has_pidfd", "introduce", "judge_answer", "mem_available", "mem_limit", "mem_rss", "mem_rss_peak", "memory_file", "named_create", "named_let_go", "named_open", "named_remove", "named_remove_all", "named_sweep", "new_challenge", "oom_kills", "packet_pair", "pipe", "pool_figures", "read", "set_pdeathsig", "shared_file", "shared_trim", "shared_usage", "spawn", "usable_cpu_count", "wait"]
 
 @disjoint_base
 class ApplyResult:
@@ -956,6 +956,31 @@ class IMapUnorderedIterator(IMapIterator):
     """
 
 @final
+class Inlet:
+    """
+    The end of a pipe that messages are read from, bit by bit as they come.
+
+    Args:
+        number: The descriptor. It stays the caller's.
+
+    Raises:
+        OSError: There is no such descriptor, or none is left.
+    """
+    def __new__(cls, /, number: SupportsIndex) -> Inlet: ...
+    def close(self, /) -> None:
+        """
+        Close the pipe's end here. Doing so again does nothing.
+        """
+    def take(self, /) -> "bytes | None":
+        """
+        Take the bytes of a message. None if not all of them are there yet. Never waits.
+
+        Raises:
+            EOFError: Nobody has the other end any more.
+            OSError: What comes is no message.
+        """
+
+@final
 class Line:
     """
     A connection on which questions and answers take turns. Pickled objects are sent and received, as by `Connection`; what is
@@ -1257,6 +1282,59 @@ class Mouth:
 
         Raises:
             BrokenPipeError: Nobody has the other end any more; or an earlier message was left unfinished.
+        """
+
+@final
+class Outlet:
+    """
+    The end of a pipe that tasks are written to, and the task that is on its way.
+
+    Args:
+        number: The descriptor. It stays the caller's.
+
+    Raises:
+        OSError: There is no such descriptor, or none is left.
+    """
+    def __new__(cls, /, number: SupportsIndex) -> Outlet: ...
+    def close(self, /) -> None:
+        """
+        Close the pipe's end here; no task is taken any more. Doing so again does nothing.
+        """
+    def end(self, /, message: bytes) -> None:
+        """
+        Write a last message, after the task that is here. No other is taken, and nothing is written a second time.
+        """
+    def flush(self, /) -> None:
+        """
+        Write more of the task, as much as there is room for.
+        """
+    def give_back(self, /, waiting: "Any") -> "None":
+        """
+        Put the task back in front of those that wait, and take no other one.
+        """
+    def release(self, /) -> None:
+        """
+        Forget the task: it is done.
+        """
+    def take(self, /, waiting: "Any") -> "bool":
+        """
+        Take the first of the tasks that wait, and write what there is room for of its `message`. Never waits.
+
+        Args:
+            waiting: A deque.
+
+        Returns:
+            Whether it was taken; not if there is none, or one is here already.
+        """
+    @property
+    def task(self, /) -> Any | None:
+        """
+        The task that was taken and not released; None if there is none.
+        """
+    @property
+    def waits(self, /) -> bool:
+        """
+        Whether a part of the task waits for room.
         """
 
 @final

@@ -13,6 +13,7 @@ class Hooks:
     """The hooks of a pool; most do nothing."""
 
     _Process: Any
+    _pool: Any
     #: By process id, the workers that have ended and whose jobs are being seen to, and their exit codes.
     _gone: Mapping[Any, tuple[Any, int | None]] = {}
     #: Whether another thread may still be reading what a worker that has ended had to say.
@@ -73,8 +74,11 @@ class Hooks:
             job: The result.
             exitcode: The exit code of the worker.
         """
-        process, _ = self._gone.get(getattr(job, "_worker_pid", None), (None, None))
-        job._set(None, lost_with_worker(job, exitcode, process))
+        living = {process.pid for process in self._pool}
+        for pid in [pid for pid in job.worker_pids() if pid not in living] or [None]:
+            process, its_own = self._gone.get(pid, (None, None))
+            code = exitcode if its_own is None else its_own
+            job._lose(pid, lost_with_worker(job, pid, code, process))
 
     def on_partial_read(self, job: Any, worker: Any) -> None:
         """Called by owners that have read a message in part when its worker has ended."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import _tasks
+from ._loopdesk import Desk
 from ._loophandlers import send_signal
 from ._loopreaper import Reaping
 from ._service import CLOSE, RUN, TERMINATE, stop_if_not_current
@@ -46,6 +47,8 @@ class Controlling(Reaping):
             stop_if_not_current(self._worker_handler)
         self._stop_task_handler(self._task_handler)
         self._result_handler.stop()
+        if self._desk is not None:
+            self._desk.finish()
         for process in self._pool[:]:
             if process._popen is not None:
                 _see_off(process, self._result_handler, None)
@@ -76,6 +79,9 @@ class Controlling(Reaping):
     @staticmethod
     def _help_stuff_finish(inqueue: Any, task_handler: Any, _pool: list[Any]) -> None:  # noqa: ARG004
         """Take the tasks back that no worker has begun."""
+        if isinstance(inqueue, Desk):
+            inqueue.stop()
+            return
         # Who has the lock waits for a task: then there is none.
         if inqueue is None or not inqueue._rlock.acquire(False):
             return
@@ -179,7 +185,9 @@ def _see_off(process: Any, result_handler: Any, deadline: float | None) -> None:
         result_handler: Who handles the messages, where no thread of it does.
         deadline: When it is killed; ``None`` for never.
     """
-    reader = None if result_handler.is_alive() else getattr(process.outq, "_reader", None)
+    ears = result_handler.outqueue
+    queue = ears if isinstance(ears, Desk) else process.outq
+    reader = None if result_handler.is_alive() else getattr(queue, "_reader", None)
     while process._is_alive():
         left = _LOOK if deadline is None else min(deadline - time.monotonic(), _LOOK)
         if left <= 0:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from signal import SIGKILL
 from typing import Any
 
+from ._loopdesk import Desk
 from ._loopmessages import ACK, DEATH, READY
 from ._service import CLOSE, RUN, TERMINATE, PoolThread
 from ._worker import SIG_SOFT_TIMEOUT
@@ -350,12 +351,17 @@ class ResultHandler(PoolThread):
         while self.cache and self._state != TERMINATE:
             if handle_timeouts and self.check_timeouts is not None:
                 self.check_timeouts()
-            if not self._handle_one(_LOOK) and deadline is not None and time.monotonic() > deadline:
+            nobody = isinstance(self.outqueue, Desk) and not self.outqueue.has_workers()
+            there = self._handle_one(0.0 if nobody else _LOOK)
+            if not there and deadline is not None and time.monotonic() > deadline:
                 debug("result handler: no worker is left")
                 return
             try:
                 self.join_exited_workers(shutdown=True)
             except WorkersJoined:
+                if isinstance(self.outqueue, Desk):
+                    # It has heard all there was before it let the last one go.
+                    return
                 if deadline is None:
                     deadline = time.monotonic() + _LAST_WORDS
 

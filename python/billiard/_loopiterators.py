@@ -44,7 +44,10 @@ class IMapIterator(metaclass=Either):
         self._length: int | None = None
         self._ready = False
         self._unsorted: dict[int, Outcome] = {}
-        self._worker_pids: list[int] = []
+        #: By number, the workers of the items that have begun and not ended.
+        self._begun: dict[int | None, int] = {}
+        #: The numbers of those that were lost with theirs.
+        self._lost: set[int | None] = set()
         self._lost_worker_timeout = lost_worker_timeout
         cache[self._job] = self
 
@@ -83,6 +86,9 @@ class IMapIterator(metaclass=Either):
     def _set(self, i: int | None, obj: Outcome) -> None:
         """Take a result. Without a number it is an error, and stands in the next place."""
         with self._cond:
+            self._begun.pop(i, None)
+            if i in self._lost:
+                return
             if i is not None and i != self._index:
                 self._unsorted[i] = obj
                 return
@@ -111,7 +117,14 @@ class IMapIterator(metaclass=Either):
 
     def _ack(self, i: int | None, time_accepted: float, pid: int, *args: Any) -> None:  # noqa: ARG002
         """Note that a worker has begun an item."""
-        self._worker_pids.append(pid)
+        self._begun[i] = pid
+
+    def _lose(self, pid: int | None, outcome: Outcome) -> None:
+        """End the items that a worker had begun. ``None`` is nobody's number."""
+        for i, owner in list(self._begun.items()):
+            if pid == owner:
+                self._set(i, outcome)
+                self._lost.add(i)
 
     def _give_up(self, why: Terminated, tell: bool) -> None:  # noqa: ARG002
         """End with the pool: what has not come raises an error."""
@@ -126,8 +139,8 @@ class IMapIterator(metaclass=Either):
         return self._ready
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that have begun items."""
-        return self._worker_pids
+        """Process ids of the workers that have begun items which have not ended."""
+        return list(dict.fromkeys(self._begun.values()))
 
 
 class IMapUnorderedIterator(IMapIterator):
@@ -135,10 +148,12 @@ class IMapUnorderedIterator(IMapIterator):
 
     _native = _billiard.IMapUnorderedIterator
 
-    def _set(self, i: int | None, obj: Outcome) -> None:  # noqa: ARG002
+    def _set(self, i: int | None, obj: Outcome) -> None:
         """Take a result."""
         with self._cond:
-            self._append(obj)
+            self._begun.pop(i, None)
+            if i not in self._lost:
+                self._append(obj)
 
 
 def flattened(results: IMapIterator) -> Iterable[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import time
 import weakref
 from typing import Any
 
@@ -15,10 +16,10 @@ from . import _parent
 from ._freezing import Sparing, frozen
 from ._hooks import is_overridden
 from ._loopcontrol import Controlling
+from ._loopdesk import Desk
 from ._loophandlers import ResultHandler, TaskHandler, TimeoutHandler, WorkersJoined
 from ._loopiterators import IMapIterator, IMapUnorderedIterator, flattened
 from ._loopmessages import TASK
-from ._loopqueues import Inlet
 from ._loopresults import ApplyResult, MapResult
 from ._loopwords import last_words
 from ._semaphore import LaxBoundedSemaphore
@@ -57,6 +58,7 @@ class Driven(Controlling):
     on_timeout_set: Any
     on_timeout_cancel: Any
     _terminate: Any
+    _maxtasksperchild: int | None
 
     # --- beginning ---
 
@@ -110,22 +112,17 @@ class Driven(Controlling):
                 process.kill()
                 process.join()
 
-    def _setup_shared_queues(self) -> None:
-        """Make the queues that all workers share, for pools that do not make their own."""
+    def _setup_driven_queues(self) -> None:
+        """Make what workers are talked to through, for pools that have no queues of their own."""
+        if not self.threads and not is_overridden(self, "get_process_queues"):
+            self._inqueue = self._outqueue = self._desk = desk = Desk()
+            self._quick_put, self._quick_get, self._poll_result = desk.put, desk.get, desk.take
+            return
+        # What a subclass hands out to all of its workers.
         self._inqueue = self._ctx.SimpleQueue()  # type: ignore[attr-defined]
         self._outqueue = self._ctx.SimpleQueue()  # type: ignore[attr-defined]
-        self._quick_get = get = self._outqueue.get
-        reader, here = self._outqueue._reader, weakref.ref(self)
-
-        def listen() -> None:
-            pool = here()
-            if pool is not None:
-                pool.handle_result_event()
-
-        # A thread that hands tasks out may wait for room: another one reads the results.
-        self._quick_put = (
-            self._inqueue.put if self.threads else Inlet(self._inqueue._writer, reader, listen).put
-        )
+        self._quick_put, self._quick_get = self._inqueue.put, self._outqueue.get
+        get, reader = self._quick_get, self._outqueue._reader
 
         def poll_result(timeout: float) -> tuple[bool, Any]:
             return (True, get()) if reader.poll(timeout) else (False, None)
@@ -143,7 +140,7 @@ class Driven(Controlling):
                 raise WorkersJoined
             return pool._join_exited_workers(shutdown)
 
-        return self.ResultHandler(
+        handler = self.ResultHandler(
             self._outqueue,
             self._quick_get,
             self._cache,
@@ -156,18 +153,23 @@ class Driven(Controlling):
             on_ready_counters=self._on_ready_counters,
             **extra_kwargs,
         )
+        if self._desk is not None:
+            self._desk.listen_in(handler.state_handlers)
+        return handler
 
-    def process_flush_queues(self, worker: Any) -> None:  # noqa: ARG002
+    def process_flush_queues(self, worker: Any) -> None:
         """Called with the process object of a worker that has ended, first of all; takes what it has left to
-        say, where all workers have one queue for that and no thread reads it.
+        say, and the job that it has left, where the pool has no queues of its own.
         """
-        if (
-            self._driven
-            and not self.threads
-            and self._outqueue is not None
-            and self._result_handler is not None
-        ):
-            self._result_handler.handle_event()
+        if self._desk is None or self._result_handler is None:
+            return
+        self._result_handler.handle_event()
+        given_up = self._desk.leave(worker)
+        if given_up is not None:
+            # As if it had begun: then it is lost.
+            job, i = given_up
+            if (result := self._cache.get(job)) is not None:
+                result._ack(i, time.monotonic(), worker.pid, None)
 
     def handle_result_event(self, *args: Any) -> None:
         """Handle the results that have arrived."""
@@ -176,9 +178,11 @@ class Driven(Controlling):
     def _create_driven_worker(self, i: int) -> Any:
         """Start one worker, with the index ``i``."""
         event = self._ctx.Event()  # type: ignore[attr-defined]
-        queues = self.get_process_queues()
+        queues = self.get_process_queues() if self._desk is None else self._desk.queues()
         process = self._worker_process(queues, event)  # type: ignore[attr-defined]
         process._words = process._target._words = last_words()
+        if self._desk is not None:
+            self._desk.seat(process, self._maxtasksperchild)
         self._pool.append(process)
         self._process_register_queues(process, queues)
         process.name = process.name.replace("Process", "PoolWorker")
@@ -189,8 +193,18 @@ class Driven(Controlling):
         try:
             with frozen(self._freeze):
                 process.start()
+        except BaseException:
+            if self._desk is not None:
+                self._desk.leave(process)
+            raise
         finally:
             self._starting = outer
+        if self._desk is not None:
+            self._desk.started(process)
+            if self._desk.closed:
+                # A signal handler has ended the pool on top of this.
+                process.kill()
+                process.join()
         self._poolctrl[process.pid] = event
         if self.on_process_up is not None:
             self.on_process_up(process)
@@ -236,6 +250,10 @@ class Driven(Controlling):
             correlation_id,
         )
         self._hand_out((TASK, (result._job, None, func, args, kwds)), result)
+        if self._desk is not None and self._desk.closed and not result.ready():
+            # A signal handler has ended the pool on top of this.
+            result.discard()
+            return None
         return result
 
     def _hand_out(self, task: tuple[int, tuple[Any, ...]], result: Any) -> None:

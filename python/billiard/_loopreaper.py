@@ -8,15 +8,19 @@ from typing import Any
 
 from ._freezing import Sparing
 from ._hooks import Hooks
+from ._loopdesk import Desk
 from ._loophandlers import WorkersJoined
+from ._loopresults import ApplyResult, failure
 from ._loopworker import EX_OK, EX_RECYCLE
 from ._service import RUN
 from .common import human_status
-from .exceptions import RestartFreqExceeded
+from .exceptions import RestartFreqExceeded, Terminated
 from .util import debug, error, get_logger
 
 #: Seconds after which a thread has dealt with what it had read.
 _QUIET = 0.5
+#: So many workers in a row may begin no job at the end of a pool.
+_FRUITLESS = 5
 #: The status of a worker that nobody has seen end.
 _UNKNOWN = 255
 
@@ -43,6 +47,8 @@ class Reaping(Hooks):
     on_process_down: Any
     #: By process id, the workers that have ended and whose jobs are not seen to, and their exit codes.
     _gone: dict[int | None, tuple[Any, int | None]]
+    #: Who deals with the workers of a pool that has no queues of its own.
+    _desk: Desk | None = None
     #: The worker that is just being started.
     _starting: Any = None
 
@@ -59,7 +65,7 @@ class Reaping(Hooks):
             WorkersJoined: ``shutdown``, and no worker is left.
         """
         self._give_up_lost_jobs()
-        if shutdown and not self._pool:
+        if shutdown and not self._pool and not self._start_for_the_rest():
             raise WorkersJoined
         ended = self._take_ended()
         if ended or self._hears_late:
@@ -72,6 +78,23 @@ class Reaping(Hooks):
                     self._process_cleanup_queues(process)
                 self.on_process_down(process)
         return [exitcode for _, exitcode in ended]
+
+    def _start_for_the_rest(self) -> bool:
+        """Start a worker for the jobs that no worker has, at the end. Tell whether that was done.
+
+        If that has led to nothing a few times, the jobs fail.
+        """
+        if self._desk is None or not (waiting := self._desk.waiting()):
+            return False
+        if self._desk.fruitless < _FRUITLESS:
+            self._sparing.start(self._create_worker_process, 0)
+            return True
+        error = RestartFreqExceeded("the pool is closed, and no worker begins what is left")
+        for job, i in waiting:
+            if (result := self._cache.get(job)) is not None:
+                result._set(i, failure(error))
+        self._desk.finish()
+        return False
 
     def _take_ended(self) -> list[tuple[Any, int | None]]:
         """Take the workers that have ended off the list. Returns them with their exit codes."""
@@ -139,8 +162,14 @@ class Reaping(Hooks):
         if job.ready():
             return
         process, exitcode = self._gone.get(pid, (None, None))
+        if self._desk is not None and self._desk.deals_with(job._job):
+            # Whom a signal handler interrupts with this is just settling it.
+            return
         if getattr(process, "_job_terminated", False):
-            job._set_terminated(exitcode)
+            if isinstance(job, ApplyResult):
+                job._set_terminated(exitcode)
+            else:
+                job._lose(pid, failure(Terminated(-(exitcode or 0), pid=pid, job=job._job)))
         else:
             self.on_job_process_lost(job, pid, _UNKNOWN if exitcode is None else exitcode)
 
@@ -153,6 +182,9 @@ class Reaping(Hooks):
             waited = time.monotonic() - since
             if waited > (job._lost_worker_timeout or 0) or (waited > _QUIET and self._is_quiet()):
                 self.mark_as_worker_lost(job, exitcode)
+                if not job.ready():
+                    # A part of it is lost; others may be, later.
+                    job._worker_lost = None
 
     def _is_quiet(self) -> bool:
         """Whether the thread that reads results has read them all."""

@@ -29,20 +29,21 @@ if TYPE_CHECKING:
 job_counter = itertools.count()
 
 
-def lost_with_worker(job: Any, exitcode: int, process: Any = None) -> Outcome:
+def lost_with_worker(job: Any, pid: int | None, exitcode: int, process: Any = None) -> Outcome:
     """What a job has come to whose worker has ended.
 
     Args:
         job: The result.
-        exitcode: The exit code of the worker.
+        pid: The process id of the worker, if it is known.
+        exitcode: Its exit code.
         process: Its process object, if it is known.
     """
-    pid, began = getattr(job, "_worker_pid", None), getattr(job, "_time_accepted", None)
+    began = getattr(job, "_time_accepted", None)
     stack = getattr(process, "_last_stack", None)
     lost = WorkerLostError(
         f"Worker exited prematurely: {human_status(exitcode)} Job: {job._job}.",
         exitcode=exitcode,
-        pid=pid if isinstance(pid, int) else None,
+        pid=pid,
         worker_name=getattr(process, "name", None),
         job=job._job,
         runtime=time.monotonic() - began if isinstance(began, float) else None,
@@ -240,6 +241,10 @@ class ApplyResult(metaclass=Either):
         pid = self.worker_pids()
         error = Terminated(-(signum or 0), pid=pid[0] if pid else None, job=self._job)
         self._set(None, failure(error))
+
+    def _lose(self, pid: int | None, outcome: Outcome) -> None:  # noqa: ARG002
+        """End the job with a worker that had begun it, or a part of it."""
+        self._set(None, outcome)
 
     def _give_up(self, why: Terminated, tell: bool) -> None:
         """End the job with its pool.

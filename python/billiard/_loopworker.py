@@ -119,7 +119,9 @@ class PipeLife:
                     raise _Leave(EX_OK) from error
                 try:
                     return loads(payload)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
+                    if isinstance(error, SystemExit) and terminate_handler_fired():
+                        raise
                     # Whoever has sent it waits for an answer, and would send it to the next worker.
                     return _unreadable(payload, error)
 
@@ -274,7 +276,7 @@ class PipeLife:
         counter = self.on_ready_counter
         if counter is not None and counter.value < completed:
             return False
-        return not _unread(self.outq._writer.fileno())
+        return not unread(self.outq._writer.fileno())
 
 
 def _speaker(queue: Any) -> Callable[..., object]:
@@ -300,7 +302,7 @@ def _speaker(queue: Any) -> Callable[..., object]:
 class _Unreadable:
     """A job's function, when the job cannot be unpickled: raises the reason."""
 
-    def __init__(self, why: Exception) -> None:
+    def __init__(self, why: BaseException) -> None:
         self._why = why
 
     def __call__(self) -> None:
@@ -336,7 +338,7 @@ class _Blank:
         """Takes anything."""
 
 
-def _unreadable(payload: Any, why: Exception) -> tuple[int, tuple[Any, ...]]:
+def _unreadable(payload: Any, why: BaseException) -> tuple[int, tuple[Any, ...]]:
     """Make a job that fails of one that cannot be read; raises where not even its number can be had."""
     try:
         kind, (job, i, *_) = _Lenient(io.BytesIO(payload)).load()
@@ -345,7 +347,7 @@ def _unreadable(payload: Any, why: Exception) -> tuple[int, tuple[Any, ...]]:
     return kind, (job, i, _Unreadable(why), (), {})
 
 
-def _unread(pipe: int) -> int:
+def unread(pipe: int) -> int:
     """How many bytes are in a pipe."""
     import fcntl
     import termios

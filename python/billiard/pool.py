@@ -286,7 +286,7 @@ class Pool(EngineWorkers, Submitting, Driven):
     def _setup_queues(self) -> None:
         """Set the queues that workers get. An engine has channels of its own."""
         if self._driven:
-            self._setup_shared_queues()
+            self._setup_driven_queues()
         else:
             super()._setup_queues()
 

@@ -23,6 +23,7 @@ mod locks;
 mod manager;
 mod mouth;
 mod named;
+mod outlet;
 mod pickling;
 mod plain;
 mod process;
@@ -78,6 +79,8 @@ mod _billiard {
     use crate::mouth::Mouth;
     #[pymodule_export]
     use crate::named::{named_create, named_let_go, named_open, named_remove, named_remove_all, named_sweep};
+    #[pymodule_export]
+    use crate::outlet::{Inlet, Outlet};
     #[pymodule_export]
     use crate::process::{Child, Parent, memory_file, spawn};
     #[pymodule_export]

@@ -129,3 +129,51 @@ class Initializers:
 
 def note_exit(where: str, pid: int, code: int) -> None:
     Path(where, f"{pid}").write_text(str(code))
+
+
+class OnlyToWrite:
+    """Can be pickled, and kills or fails whoever unpickles it."""
+
+    def __init__(self, how: str = "raise") -> None:
+        self._how = how
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _read, (self._how,)
+
+
+def _read(how: str) -> None:
+    if how == "die":
+        die()
+    if how == "leave":
+        sys.exit(0)
+    raise ValueError("only to write")
+
+
+def only_to_write() -> OnlyToWrite:
+    return OnlyToWrite()
+
+
+def leave_well(begun: str) -> None:
+    try:
+        hang(begun)
+    except SystemExit:
+        sys.exit(0)
+
+
+def nap_and_double(number: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return 2 * number
+
+
+def nap_if_even(number: int) -> int:
+    if number % 2 == 0:
+        time.sleep(1)
+    return number
+
+
+def nap_die_or_go_on(number: int) -> int:
+    if number == 0:
+        time.sleep(0.5)
+    elif number == 1:
+        die()
+    return number

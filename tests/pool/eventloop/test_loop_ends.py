@@ -200,60 +200,6 @@ def _lives(pid: str) -> bool:
         return False
 
 
-def test_shared_queues_serve_an_owner_too(leak_census: None) -> None:  # noqa: ARG001
-    pool = Pool(2, threads=False)
-    results = [pool.apply_async(loopworks.double, (number,)) for number in range(20)]
-    mapped = pool.map_async(loopworks.double, range(20), 3)
-    stream = pool.imap(loopworks.double, range(10), 2)
-    unordered = pool.imap_unordered(loopworks.double, range(10))
-    reader = pool._outqueue._reader
-    deadline = time.monotonic() + 30
-    while pool._cache:
-        assert time.monotonic() < deadline
-        assert reader.poll(30)
-        pool.handle_result_event(reader.fileno(), None)
-    assert [result.get() for result in results] == [2 * number for number in range(20)]
-    assert mapped.get() == [2 * number for number in range(20)]
-    assert list(stream) == [2 * number for number in range(10)]
-    assert sorted(unordered) == [2 * number for number in range(10)]
-    failed = pool.map_async(loopworks.fail, ["a"])
-    while not failed.ready():
-        assert reader.poll(30)
-        pool.handle_result_event()
-    with pytest.raises(ValueError, match="a"):
-        failed.get()
-    pool._pool[0].kill()
-    pool._pool[0]._popen.wait(30)
-    pool.maintain_pool()
-    assert len(pool._pool) == 2
-    pool.close()
-    pool.join()
-    del failed, results, mapped, stream, unordered, reader
-
-
-def test_full_pipes_do_not_stand_in_each_others_way(leak_census: None) -> None:  # noqa: ARG001
-    pool = Pool(2, threads=False)
-    told: list[int] = []
-
-    def again(value: bytes) -> None:
-        # Comes while another job is being written.
-        told.append(len(value))
-        if len(told) <= 10:
-            pool.apply_async(loopworks.filled, (100_000,), callback=again)
-
-    for _ in range(50):
-        # Both go through pipes that hold less.
-        pool.apply_async(loopworks.echo, (b"x" * 200_000,), callback=again)
-    deadline = time.monotonic() + 30
-    while pool._cache:
-        assert time.monotonic() < deadline
-        assert pool._outqueue._reader.poll(30)
-        pool.handle_result_event()
-    assert sorted(told) == [100_000] * 10 + [200_000] * 50
-    pool.close()
-    pool.join()
-
-
 class OwnQueues(Pool):
     """Has threads, and pipes of its own: for all workers the same."""
 
