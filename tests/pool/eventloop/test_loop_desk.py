@@ -319,7 +319,7 @@ def test_a_signal_handler_may_join_at_any_moment(program: Callable[..., Any], se
 
 
 PUT_BY_A_HANDLER = f"""
-import random, signal, sys, time
+import random, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import loopworks
 from billiard.pool import Pool
@@ -328,15 +328,15 @@ chance = random.Random(int(sys.argv[1]))
 pool, results = Pool(2, threads=False), []
 
 def put(*_):
-    results.append(pool.apply_async(loopworks.double, (len(results),)))
-    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.001))
+    results.append(pool.apply_async(loopworks.double, (1,)))
+    if len(results) < 600:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.002))
 
 signal.signal(signal.SIGALRM, put)
 put()
-until = time.monotonic() + 2
-while time.monotonic() < until:
+while len(results) < 600:
     results.append(pool.apply_async(loopworks.double, (1,)))
-    while pool._cache:
+    while not results[-1].ready():
         pool.handle_result_event()
 signal.setitimer(signal.ITIMER_REAL, 0)
 while pool._cache:
