@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use billiard::conn::Pause;
 use billiard::conn::frame::Head;
 use billiard::conn::transport::{Line, Moved, drain};
-use billiard::sys::descriptor::lend;
 use billiard::sys::poll::{Awaited, poll_one};
 use billiard::sys::stream::{Kind, Piece};
 use billiard::sys::{Deadline, Interrupts};
@@ -18,6 +17,7 @@ use pyo3::types::PyTuple;
 use crate::errors::IntoPyErr;
 use crate::pickling::Pickle;
 use crate::plain;
+use crate::traffic::copied;
 use crate::wait::{Blocking, Wait};
 
 // The same number on every Linux.
@@ -43,8 +43,7 @@ pub(crate) struct Mouth {
 impl Mouth {
     #[new]
     fn new(number: RawFd) -> PyResult<Self> {
-        let fd = lend(number).and_then(|fd| fd.try_clone_to_owned()).map_err(IntoPyErr::into_py_err)?;
-        let kind = Kind::of(fd.as_fd()).map_err(IntoPyErr::into_py_err)?;
+        let (fd, kind) = copied(number)?;
         Ok(Self { fd, kind, torn: AtomicBool::new(false) })
     }
 

@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use billiard::conn::ConnError;
 use billiard::conn::transport::{Heard, Line, Moved, fill, read_head};
 use billiard::sys::Deadline;
-use billiard::sys::descriptor::lend;
 use billiard::sys::stream::{self, Kind, Piece};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -17,7 +16,7 @@ use pyo3::types::PyBytes;
 
 use crate::buffers::Blank;
 use crate::errors::IntoPyErr;
-use crate::traffic::{Partial, finished};
+use crate::traffic::{Partial, copied, finished};
 
 /// As much is written in one go, even if somebody reads as fast: signal handlers have their turn in between.
 const STRETCH: usize = 1 << 20;
@@ -251,10 +250,4 @@ impl Inlet {
     fn close(&self) {
         self.inner().pipe = None;
     }
-}
-
-fn copied(number: RawFd) -> PyResult<(OwnedFd, Kind)> {
-    let fd = lend(number).and_then(|fd| fd.try_clone_to_owned()).map_err(IntoPyErr::into_py_err)?;
-    let kind = Kind::of(fd.as_fd()).map_err(IntoPyErr::into_py_err)?;
-    Ok((fd, kind))
 }

@@ -1,11 +1,12 @@
 //! Messages on their way through a descriptor: what can be moved at once is, and for the rest the interpreter is let go.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use billiard::conn::frame::HeadReader;
 use billiard::conn::transport::{Heard, Line, Moved, drain, fill, read_head};
 use billiard::conn::{ConnError, Pause};
 use billiard::sys::Interrupts;
+use billiard::sys::descriptor::lend;
 use billiard::sys::spin::Spin;
 use billiard::sys::stream::{Kind, Piece, Room};
 use billiard::sys::{Deadline, now};
@@ -40,6 +41,13 @@ impl Track<'_> {
     fn line<'a>(&'a self, deadline: Deadline, interrupts: Option<Interrupts<'a>>) -> Line<'a> {
         Line { fd: self.fd, kind: self.kind, deadline, interrupts }
     }
+}
+
+/// A descriptor of our own for what somebody else's refers to, and what kind of stream that is.
+pub(crate) fn copied(number: RawFd) -> PyResult<(OwnedFd, Kind)> {
+    let fd = lend(number).and_then(|fd| fd.try_clone_to_owned()).map_err(IntoPyErr::into_py_err)?;
+    let kind = Kind::of(fd.as_fd()).map_err(IntoPyErr::into_py_err)?;
+    Ok((fd, kind))
 }
 
 /// Why there is no length.
